@@ -1,0 +1,147 @@
+"""MLflow's model registry: versions of one model, moved between by alias.
+
+`champion` serves, `challenger` awaits its verdict, `previous` is what a rollback returns to.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import NotFoundError
+from .settings import Settings
+from .tracking import client, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version. `source` is the URI of its files; `tags` hold dataset, spec hash and the like."""
+
+    model: str
+    version: int
+    run: str
+    source: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    created: float
+    """Unix seconds."""
+
+
+class Registry:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    def _client(self) -> MlflowClient:
+        return client(tracking_uri(self.settings))
+
+    def register(self, model: str, run: str, source: str, tags: Mapping[str, str]) -> ModelVersion:
+        """A new version, which becomes `challenger`."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = self._client.create_model_version(model, source=source, run_id=run, tags=dict(tags))
+        self._client.set_registered_model_alias(model, CHALLENGER, made.version)
+        return self.get(model, int(made.version))
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Oldest first; empty when the model is not known."""
+        aliases = self._aliases(model)
+        found = self._client.search_model_versions(f"name='{model}'")
+        return sorted((_version(v, aliases) for v in found), key=lambda v: v.version)
+
+    def models(self) -> list[str]:
+        return sorted(m.name for m in self._client.search_registered_models())
+
+    def get(self, model: str, version: int) -> ModelVersion:
+        """Raises NotFoundError."""
+        for found in self.versions(model):
+            if found.version == version:
+                return found
+        raise NotFoundError(f"model {model!r} has no version {version}", mend="see `rehone models`")
+
+    def find(self, model: str, alias: str) -> ModelVersion | None:
+        """The version an alias points to, if any."""
+        version = self._aliases(model).get(alias)
+        return None if version is None else self.get(model, version)
+
+    def champion(self, model: str) -> ModelVersion:
+        """Raises NotFoundError when nothing was promoted yet."""
+        found = self.find(model, CHAMPION)
+        if found is None:
+            raise NotFoundError(f"model {model!r} has no champion", mend="train one with `rehone train SPEC`")
+        return found
+
+    def promote(self, model: str, version: int) -> ModelVersion:
+        """Make a version champion; the old champion becomes `previous`. Doing it twice changes nothing."""
+        self.get(model, version)
+        aliases = self._aliases(model)
+        champion = aliases.get(CHAMPION)
+        if champion != version:
+            # `previous` first: killed in between, a rollback target exists and the old champion still serves.
+            if champion is not None:
+                self._client.set_registered_model_alias(model, PREVIOUS, str(champion))
+            self._client.set_registered_model_alias(model, CHAMPION, str(version))
+        if aliases.get(CHALLENGER) == version:
+            self._client.delete_registered_model_alias(model, CHALLENGER)
+        return self.get(model, version)
+
+    def roll_back(self, model: str) -> ModelVersion:
+        """Make `previous` champion again. Raises NotFoundError."""
+        previous = self.find(model, PREVIOUS)
+        if previous is None:
+            raise NotFoundError(f"model {model!r} has no previous champion to return to", mend="see `rehone models`")
+        return self.promote(model, previous.version)
+
+    def dismiss(self, model: str) -> None:
+        """The challenger lost: it stays a version and is no longer `challenger`."""
+        if CHALLENGER in self._aliases(model):
+            self._client.delete_registered_model_alias(model, CHALLENGER)
+
+    def tag(self, model: str, version: int, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_model_version_tag(model, str(version), key, value)
+
+    def download(self, version: ModelVersion) -> Path:
+        """Local folder with the version's files (the very folder when the store is local)."""
+        from mlflow.artifacts import download_artifacts
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in tracking.client
+            return Path(download_artifacts(version.source, tracking_uri=tracking_uri(self.settings)))
+
+    def _aliases(self, model: str) -> dict[str, int]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
+        return {alias: int(version) for alias, version in found.aliases.items()}
+
+
+def _version(found: object, aliases: Mapping[str, int]) -> ModelVersion:
+    number = int(found.version)  # type: ignore[attr-defined]  # MLflow's entity is untyped here
+    return ModelVersion(
+        model=found.name,  # type: ignore[attr-defined]
+        version=number,
+        run=found.run_id,  # type: ignore[attr-defined]
+        source=found.source,  # type: ignore[attr-defined]
+        tags=dict(found.tags),  # type: ignore[attr-defined]
+        aliases=tuple(alias for alias, at in sorted(aliases.items()) if at == number),
+        created=found.creation_timestamp / 1000,  # type: ignore[attr-defined]
+    )

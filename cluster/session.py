@@ -1,0 +1,85 @@
+"""A connection to Ray: the cluster that is there, else a local one that lives as long as this process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .settings import Settings
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# Each one is set before Ray is imported: Ray reads most of them once.
+_ENVIRONMENT = {
+    # The default of 2 s lets every report of a training worker block for up to 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # The controller in our own process, so that its callbacks can draw progress and log to MLflow.
+    "RAY_TRAIN_RUN_CONTROLLER_AS_ACTOR": "0",
+    # Fewer lines that a user did not ask for.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "DS_ACCELERATOR": "cpu",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # HAProxy in front of replicas: a small model's latency is mostly Serve's own proxy otherwise.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+}
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Environment of every worker, replica and job, so that nothing depends on the shell it came from."""
+    return {**_ENVIRONMENT, **settings.environment(), "PYTHONPATH": str(PROJECT)}
+
+
+def prepare_environment() -> None:
+    """Defaults that Ray reads at import; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Ray 2.60 turns authentication on by itself once a token file exists; say which it is.
+    if not Path("~/.ray/auth_token").expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[str | None]:
+    """Connected to Ray inside the block; yields the address of the job API, when there is one.
+
+    Inside a Ray job or beside `ray start` it joins that cluster (`RAY_ADDRESS`). Otherwise it starts a local
+    one with at least `num_cpus` logical CPUs (more than cores is fine for Ray) and ends it on leaving.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield settings.address
+        return
+    joined = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if joined:
+        options["address"] = joined
+    else:
+        options |= {
+            "address": "local",
+            "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
+            "include_dashboard": dashboard,
+            "dashboard_port": free_port(),
+            "runtime_env": {"env_vars": worker_environment(settings)},
+        }
+    context = ray.init(**options)
+    try:
+        url = context.dashboard_url
+        yield settings.address or (f"http://{url}" if url else None)
+    finally:
+        ray.shutdown()

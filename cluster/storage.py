@@ -1,0 +1,73 @@
+"""The storage root: named places under one folder or fsspec URL, and whole-file reads and writes in it.
+
+Tables are in `tables.py`; runs and versions are MLflow's (`tracking.py`, `registry.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import NotFoundError
+from .settings import Settings
+
+
+class Storage:
+    """Paths below are relative to the root, with `/`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.fs, self._base = fsspec.core.url_to_fs(root)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Storage:
+        return cls(settings.storage_root)
+
+    def url(self, *parts: str) -> str:
+        """Absolute path or URL of a place, as other libraries take it."""
+        return "/".join([self.root, *parts])
+
+    def _path(self, path: str) -> str:
+        return f"{self._base}/{path}"
+
+    def exists(self, path: str) -> bool:
+        return bool(self.fs.exists(self._path(path)))
+
+    def list(self, path: str) -> list[str]:
+        """Names in a place, sorted; empty when there is no such place."""
+        if not self.exists(path):
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self._path(path), detail=False))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """A reader sees the old file or the whole new one: written beside it, then moved."""
+        target = self._path(path)
+        self.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        with self.fs.open(target + ".part", "wb") as file:
+            file.write(data)
+        self.fs.mv(target + ".part", target)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Raises NotFoundError."""
+        try:
+            return bytes(self.fs.cat_file(self._path(path)))
+        except FileNotFoundError:
+            raise NotFoundError("does not exist", where=self.url(path)) from None
+
+    def write_json(self, path: str, value: Any) -> None:
+        self.write_bytes(path, json.dumps(value, indent=2, sort_keys=True, default=str).encode())
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read_bytes(path))
+
+    def write_parquet(self, path: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        self.write_bytes(path, sink.getvalue().to_pybytes())
+
+    def read_parquet(self, path: str) -> pa.Table:
+        return pq.read_table(pa.BufferReader(self.read_bytes(path)))

@@ -1,0 +1,102 @@
+"""Ray's job API: submit a command, follow it, ask what runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import ClusterError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Ray Job. `status` is Ray's: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED."""
+
+    submission_id: str
+    status: str
+    entrypoint: str
+    metadata: Mapping[str, str]
+    message: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.status in {"STOPPED", "SUCCEEDED", "FAILED"}
+
+
+class Jobs:
+    """Jobs of one cluster. Raises ClusterError when nothing answers at `address`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def _client(self) -> JobSubmissionClient:
+        from ray.job_submission import JobSubmissionClient
+
+        try:
+            return JobSubmissionClient(self.address)
+        except (ConnectionError, RuntimeError) as error:
+            raise ClusterError(
+                f"no Ray job API answers at {self.address}",
+                mend="start one with `rehone serve SPEC` or `ray start --head`, or pass --address",
+            ) from error
+
+    def submit(
+        self,
+        arguments: Sequence[str],
+        submission_id: str,
+        environment: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> str:
+        """Run `rehone ARGUMENTS` as a job. A `submission_id` that exists is left as it is: never two of one."""
+        client = self._client()
+        if any(job.submission_id == submission_id for job in self.list()):
+            return submission_id
+        return str(
+            client.submit_job(
+                entrypoint=shlex.join([sys.executable, "-m", "rehone", *arguments]),
+                submission_id=submission_id,
+                runtime_env={"env_vars": dict(environment)},
+                metadata=dict(metadata),
+            )
+        )
+
+    def get(self, submission_id: str) -> Job | None:
+        return next((job for job in self.list() if job.submission_id == submission_id), None)
+
+    def list(self) -> list[Job]:
+        return [
+            Job(
+                submission_id=job.submission_id,
+                status=str(job.status.value),
+                entrypoint=job.entrypoint,
+                metadata=job.metadata or {},
+                message=job.message or "",
+            )
+            for job in self._client().list_jobs()
+            if job.submission_id is not None
+        ]
+
+    def logs(self, submission_id: str) -> str:
+        return str(self._client().get_job_logs(submission_id))
+
+    def wait(self, submission_id: str, each: Callable[[Job], None] | None = None, period: float = 1.0) -> Job:
+        """Until the job has ended. Raises ClusterError when the cluster no longer knows it."""
+        while True:
+            job = self.get(submission_id)
+            if job is None:
+                raise ClusterError(f"the cluster at {self.address} no longer knows job {submission_id}")
+            if each:
+                each(job)
+            if job.ended:
+                return job
+            time.sleep(period)
+
+    def stop(self, submission_id: str) -> None:
+        self._client().stop_job(submission_id)

@@ -1,0 +1,55 @@
+"""Delta tables under the storage root: append once, read with a filter.
+
+One call to `append` with the same `transaction` lands exactly once, whoever repeats it: delta-rs keeps
+the last number of each application id in the table's own log (Delta protocol, `SetTransaction`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from .storage import Storage
+
+
+class Table:
+    """An append-only table. `schema` holds the columns; `partition_by` names the folders."""
+
+    def __init__(self, storage: Storage, name: str, schema: pa.Schema, partition_by: list[str] | None = None) -> None:
+        self.url = storage.url("tables", name)
+        self.schema, self.partition_by = schema, partition_by or []
+
+    def _open(self) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.url)
+        except TableNotFoundError:
+            return None
+
+    def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
+        """Add rows; False when `transaction` (application id, rising number) has already landed."""
+        commit = None
+        if transaction is not None:
+            table, (app_id, number) = self._open(), transaction
+            landed = table.transaction_version(app_id) if table else None
+            if landed is not None and landed >= number:
+                return False
+            commit = CommitProperties(app_transactions=[Transaction(app_id, number)])
+        write_deltalake(
+            self.url,
+            pa.Table.from_pylist(rows, schema=self.schema),
+            mode="append",
+            partition_by=self.partition_by or None,
+            commit_properties=commit,
+        )
+        return True
+
+    def read(self, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None) -> pa.Table:
+        """Rows that meet every `(column, op, value)`; an empty table when nothing was ever written."""
+        table = self._open()
+        if table is None:
+            names = columns or self.schema.names
+            return pa.schema([self.schema.field(name) for name in names]).empty_table()
+        return table.to_pyarrow_table(filters=filters, columns=columns)

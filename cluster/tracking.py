@@ -1,0 +1,141 @@
+"""MLflow tracking: experiments, runs, metrics and files. The only other file that knows MLflow is `registry.py`."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ClusterError, UserError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_MAX_PARAM_LENGTH = 6000
+
+
+def tracking_uri(settings: Settings) -> str:
+    """The configured server, else a SQLite file under a local root. Raises UserError for a remote root without a server."""
+    if settings.tracking_uri:
+        return settings.tracking_uri
+    if not settings.is_local:
+        raise UserError(
+            "a storage root on an object store needs an MLflow server",
+            where=settings.storage,
+            mend="set MLFLOW_TRACKING_URI",
+        )
+    folder = Path(settings.storage_root) / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@lru_cache(maxsize=4)
+def client(uri: str) -> MlflowClient:
+    """One client per server and process; MLflow is imported here since it takes seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    with warnings.catch_warnings():
+        # MLflow's own models use a SQLAlchemy loader that SQLAlchemy has deprecated; nothing here to mend.
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Runs of one experiment."""
+
+    settings: Settings
+    experiment: str
+
+    @property
+    def _client(self) -> MlflowClient:
+        return client(tracking_uri(self.settings))
+
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self.settings.tracking_uri is None:
+            location = (Path(self.settings.storage_root) / "mlflow" / "artifacts").as_uri()
+        return str(self._client.create_experiment(self.experiment, artifact_location=location))
+
+    @contextmanager
+    def run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[Run]:
+        """A run that ends FINISHED, or FAILED when the body raises."""
+        made = self._client.create_run(self._experiment_id(), run_name=name, tags=dict(tags))
+        run = Run(self._client, str(made.info.run_id), str(made.info.artifact_uri))
+        for key, value in params.items():
+            self._client.log_param(run.id, key, str(value)[:_MAX_PARAM_LENGTH])
+        try:
+            yield run
+        except BaseException:
+            self._client.set_terminated(run.id, "FAILED")
+            raise
+        self._client.set_terminated(run.id, "FINISHED")
+
+    def open(self, run_id: str) -> Run:
+        """A run that exists already. Raises ClusterError."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_run(run_id)
+        except MlflowException as error:
+            raise ClusterError(f"MLflow has no run {run_id}", where=tracking_uri(self.settings)) from error
+        return Run(self._client, run_id, str(found.info.artifact_uri))
+
+    def runs(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The newest runs: id, name, status, start (unix s), metrics, params, tags."""
+        found = self._client.search_runs([self._experiment_id()], max_results=limit)
+        return [
+            {
+                "id": r.info.run_id,
+                "name": r.info.run_name,
+                "status": r.info.status,
+                "start": r.info.start_time / 1000,
+                "metrics": dict(r.data.metrics),
+                "params": dict(r.data.params),
+                "tags": dict(r.data.tags),
+            }
+            for r in found
+        ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: metrics by step, and files."""
+
+    _client: MlflowClient
+    id: str
+    artifact_uri: str
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.id, [Metric(k, float(v), now, step) for k, v in metrics.items()])
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        for key, value in params.items():
+            self._client.log_param(self.id, key, str(value)[:_MAX_PARAM_LENGTH])
+
+    def log_folder(self, folder: Path, name: str) -> str:
+        """Keep a folder with the run and return its URI."""
+        self._client.log_artifacts(self.id, str(folder), name)
+        return f"{self.artifact_uri}/{name}"
+
+    def log_file(self, file: Path) -> None:
+        self._client.log_artifact(self.id, str(file))
+
+    def history(self, metric: str) -> list[tuple[int, float]]:
+        """(step, value) in the order logged."""
+        return [(m.step, m.value) for m in self._client.get_metric_history(self.id, metric)]

@@ -1,0 +1,1 @@
+"""Work that runs to completion: the spec, data, tasks, sweep, training, evaluation, publishing."""

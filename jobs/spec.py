@@ -1,0 +1,255 @@
+"""The spec: one frozen pydantic model that says everything a project does.
+
+Reading it from a file, overrides and error lines are in `specfile.py`. Cross-field rules are here, beside the
+fields; rules that need the data are in `data.py`, rules that need the base model in `model.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Part(BaseModel):
+    """Every part of the spec: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SplitBy(StrEnum):
+    stratified = "stratified"
+    group = "group"
+    time = "time"
+
+
+class SplitSpec(Part):
+    by: SplitBy = Field(SplitBy.stratified, description="How rows are kept apart: by label share, group or time.")
+    train: Share = Field(0.7, description="Share of rows to train on.")
+    validation: Share = Field(0.15, description="Share that early stopping and the sweep look at.")
+    test: Share = Field(0.15, description="Share that only the Scorecard looks at.")
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> SplitSpec:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        return self
+
+
+class DataSpec(Part):
+    source: str = Field(description="CSV, JSONL or Parquet file, a folder of them, or a hub name. Relative to the spec file.")
+    text: str = Field("text", description="Column with the input text.")
+    label: str = Field("label", description="Column with the label.")
+    labels: tuple[str, ...] | None = Field(None, description="The labels that may occur; found in the data when not given.")
+    group: str | None = Field(None, description="Column that says which rows belong together (split.by: group).")
+    time: str | None = Field(None, description="Column with a date or a number that orders rows (split.by: time).")
+    hub_split: str = Field("train", description="Which split to take when `source` is a hub name.")
+    near_duplicates: float | None = Field(
+        0.9, gt=0, le=1, description="Jaccard similarity of word 3-grams from which two texts count as one; null keeps them."
+    )
+    split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if labels is not None and (len(labels) < 2 or len(set(labels)) != len(labels)):
+            raise ValueError("needs at least two labels, each named once")
+        return labels
+
+    @model_validator(mode="after")
+    def _split_has_its_column(self) -> DataSpec:
+        if self.split.by is SplitBy.group and self.group is None:
+            raise ValueError("split.by: group needs data.group, the column to keep together")
+        if self.split.by is SplitBy.time and self.time is None:
+            raise ValueError("split.by: time needs data.time, the column to order by")
+        return self
+
+
+class MethodSpec(Part):
+    name: Literal["lora", "full"] = Field("lora", description="LoRA adapters (Hu et al. 2021) or all weights.")
+    rank: PositiveInt = Field(8, description="LoRA rank r.")
+    alpha: PositiveInt = Field(16, description="LoRA scale; the update is scaled by alpha / rank.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description="Modules that get an adapter."
+    )
+
+
+class TrainingSpec(Part):
+    epochs: PositiveInt = Field(3, description="Passes over the training rows, at most.")
+    learning_rate: PositiveFloat = Field(1e-3, description="Peak of the warm-up-then-linear-decay schedule.")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of all steps over which the rate rises.")
+    micro_batch_size: PositiveInt = Field(16, description="Rows per worker and step.")
+    global_batch_size: PositiveInt = Field(32, description="Rows per optimizer step, over all workers.")
+    max_length: PositiveInt = Field(128, description="Tokens per input; longer ones are cut.")
+    max_grad_norm: PositiveFloat = 1.0
+    zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 needs a device that has it.")
+    evaluations_per_epoch: PositiveInt = Field(2, description="How often validation loss is measured.")
+    patience: PositiveInt = Field(3, description="Evaluations without a better validation loss before stopping.")
+    max_failures: int = Field(1, ge=0, description="Times a lost worker group is started again from its checkpoint.")
+    seed: int = 0
+
+
+class ScalingSpec(Part):
+    workers: PositiveInt = Field(2, description="Ray Train workers.")
+    cpus_per_worker: PositiveInt = 1
+    use_gpu: bool = False
+
+
+class Range(Part):
+    """Where the sweep draws one key from; exactly one of the three."""
+
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[PositiveFloat, PositiveFloat] | None = None
+    choice: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Range:
+        if sum(kind is not None for kind in (self.uniform, self.loguniform, self.choice)) != 1:
+            raise ValueError("needs exactly one of uniform: [low, high], loguniform: [low, high], choice: [...]")
+        for pair in (self.uniform, self.loguniform):
+            if pair is not None and pair[0] >= pair[1]:
+                raise ValueError(f"low {pair[0]:g} is not below high {pair[1]:g}")
+        if self.choice == ():
+            raise ValueError("choice is empty")
+        return self
+
+
+class SweepSpec(Part):
+    trials: PositiveInt = Field(6, description="Points drawn from `search`.")
+    epochs: PositiveInt = Field(2, description="Epochs of a trial that ASHA lets live to its end.")
+    grace_epochs: PositiveInt = Field(1, description="Epochs before ASHA may stop a trial.")
+    reduction_factor: int = Field(2, ge=2, description="ASHA keeps one in this many at each rung.")
+    share: float = Field(1.0, gt=0, le=1, description="Share of the training rows that trials see.")
+    concurrent: PositiveInt = Field(2, description="Trials at a time.")
+    search: dict[str, Range] = Field(
+        default={
+            "training.learning_rate": Range(loguniform=(1e-4, 3e-3)),
+            "method.rank": Range(choice=(4, 8, 16)),
+        },
+        description="Dotted key of this spec to a range: {loguniform: [a, b]}, {uniform: [a, b]} or {choice: [...]}.",
+    )
+
+
+class EvaluationSpec(Part):
+    metric: str = Field("accuracy", description="The metric that the sweep and the gate compare.")
+    bootstrap: PositiveInt = Field(1000, description="Resamples behind each interval.")
+    confidence: Share = Field(0.95, description="Confidence of each interval.")
+    max_loss_on_old: float = Field(0.02, ge=0, description="What a challenger may lose on the old test set.")
+
+
+class ServingSpec(Part):
+    port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
+    replicas: PositiveInt = 1
+    max_batch_size: PositiveInt = Field(32, description="Inputs that go through the model together.")
+    batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
+    max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")
+    flush_seconds: PositiveFloat = Field(2.0, description="How often spools move to the prediction log.")
+    poll_seconds: PositiveFloat = Field(1.0, description="How often a replica asks for the champion.")
+
+
+class MonitoringSpec(Part):
+    window: PositiveInt = Field(250, description="Predictions per window.")
+    false_alarm_rate: Share = Field(0.01, description="Chance of an alarm in a window in which nothing has changed.")
+    consecutive: PositiveInt = Field(2, description="Windows in a row that must drift before it counts.")
+    accuracy_drop: Share = Field(0.05, description="Drop below the Scorecard's accuracy that counts.")
+    min_labels: PositiveInt = Field(200, description="Labelled rows that must have come in before a retraining.")
+    max_age_days: PositiveFloat | None = Field(None, description="Age of the champion from which it is retrained.")
+    cooldown_minutes: float = Field(60.0, ge=0, description="Least time between two retrainings.")
+    check_seconds: PositiveFloat = Field(5.0, description="How often the watch looks.")
+
+
+class RetrainSpec(Part):
+    start: Literal["champion", "base"] = Field("champion", description="Weights that a retraining starts from.")
+    epochs: PositiveInt = Field(3, description="Passes over old and new rows, at most.")
+    feedback_test_share: Share = Field(0.2, description="Share of the labelled feedback held out to judge on.")
+
+
+class Spec(Part):
+    """A project: what to fine-tune, on what, how, and what to do when production drifts."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Names experiment, model and jobs.")
+    task: Literal["text-classification"] = "text-classification"
+    base_model: str = Field(description="Hub name, folder, or package:IMPORT_NAME/folder inside an installed package.")
+    data: DataSpec
+    method: MethodSpec = MethodSpec()  # type: ignore[call-arg]
+    training: TrainingSpec = TrainingSpec()  # type: ignore[call-arg]
+    scaling: ScalingSpec = ScalingSpec()  # type: ignore[call-arg]
+    sweep: SweepSpec = SweepSpec()  # type: ignore[call-arg]
+    evaluation: EvaluationSpec = EvaluationSpec()  # type: ignore[call-arg]
+    serving: ServingSpec = ServingSpec()  # type: ignore[call-arg]
+    monitoring: MonitoringSpec = MonitoringSpec()  # type: ignore[call-arg]
+    retrain: RetrainSpec = RetrainSpec()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _batch_can_be_made(self) -> Spec:
+        step = self.scaling.workers * self.training.micro_batch_size
+        if self.training.global_batch_size % step:
+            raise ValueError(
+                f"training.global_batch_size {self.training.global_batch_size} is no multiple of "
+                f"scaling.workers x training.micro_batch_size = {self.scaling.workers} x "
+                f"{self.training.micro_batch_size} = {step}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _task_has_the_metric(self) -> Spec:
+        from .tasks import METRICS
+
+        known = METRICS[self.task]
+        if self.evaluation.metric not in known:
+            raise ValueError(f"evaluation.metric {self.evaluation.metric!r} is none of {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_fits(self) -> Spec:
+        if self.sweep.grace_epochs > self.sweep.epochs:
+            raise ValueError("sweep.grace_epochs is more than sweep.epochs")
+        for key in self.sweep.search:
+            _require_field(key)
+        return self
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        return self.training.global_batch_size // (self.scaling.workers * self.training.micro_batch_size)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of the resolved spec."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def with_values(self, values: dict[str, Any]) -> Spec:
+        """A copy with dotted keys set, validated again."""
+        tree = self.model_dump(mode="json")
+        for key, value in values.items():
+            set_dotted(tree, key, value)
+        return Spec.model_validate(tree)
+
+
+def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.c` in nested dicts, making the ones that are missing."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            below = tree[parent] = {}
+        tree = below
+    tree[last] = value
+
+
+def _require_field(key: str) -> None:
+    model: Any = Spec
+    for name in key.split("."):
+        fields = getattr(model, "model_fields", {})
+        if name not in fields:
+            raise ValueError(f"sweep.search: the spec has no {key!r}")
+        model = fields[name].annotation
