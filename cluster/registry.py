@@ -98,12 +98,12 @@ class Registry:
             self._client.delete_registered_model_alias(model, CHALLENGER)
         return self.get(model, version)
 
-    def roll_back(self, model: str) -> ModelVersion:
-        """Make `previous` champion again. Raises NotFoundError."""
-        previous = self.find(model, PREVIOUS)
-        if previous is None:
+    def previous(self, model: str) -> ModelVersion:
+        """What a rollback returns to. Raises NotFoundError."""
+        found = self.find(model, PREVIOUS)
+        if found is None:
             raise NotFoundError(f"model {model!r} has no previous champion to return to", mend="see `rehone models`")
-        return self.promote(model, previous.version)
+        return found
 
     def dismiss(self, model: str) -> None:
         """The challenger lost: it stays a version and is no longer `challenger`."""

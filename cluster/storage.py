@@ -58,6 +58,11 @@ class Storage:
         except FileNotFoundError:
             raise NotFoundError("does not exist", where=self.url(path)) from None
 
+    def remove(self, path: str) -> None:
+        """Remove a file or a place with all in it, if it is there."""
+        if self.exists(path):
+            self.fs.rm(self._path(path), recursive=True)
+
     def write_json(self, path: str, value: Any) -> None:
         self.write_bytes(path, json.dumps(value, indent=2, sort_keys=True, default=str).encode())
 

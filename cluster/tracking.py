@@ -133,6 +133,9 @@ class Run:
         self._client.log_artifacts(self.id, str(folder), name)
         return f"{self.artifact_uri}/{name}"
 
+    def log_json(self, value: Any, name: str) -> None:
+        self._client.log_dict(self.id, value, name)
+
     def log_file(self, file: Path) -> None:
         self._client.log_artifact(self.id, str(file))
 

@@ -1,0 +1,1 @@
+"""Specs on real data, and the demo that runs the whole loop on them."""

@@ -1,0 +1,78 @@
+"""Rows to batches: tokenised once, grouped by length so that little is padding, the same for the same seed.
+
+Pure but for the tokenizer. Every rank sees the same number of batches, as collective training needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_BUCKET = 16  # global batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of each row (ragged) and, for training, the label's index."""
+
+    ids: list[list[int]]
+    labels: NDArray[np.int64]
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` of shape (rows, longest) and `labels` of shape (rows,)."""
+        ids = [self.ids[i] for i in rows]
+        longest = max(map(len, ids))
+        tokens = torch.full((len(ids), longest), self.pad, dtype=torch.long)
+        mask = torch.zeros((len(ids), longest), dtype=torch.long)
+        for at, row in enumerate(ids):
+            tokens[at, : len(row)] = torch.tensor(row)
+            mask[at, : len(row)] = 1
+        return {"input_ids": tokens, "attention_mask": mask, "labels": torch.from_numpy(self.labels[list(rows)])}
+
+
+def encode(tokenizer: Any, texts: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded:
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
+    return Encoded(ids, np.asarray(labels, dtype=np.int64), tokenizer.pad_token_id)
+
+
+def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[np.int64]]:
+    """Row numbers of each global batch of one epoch, in a random order that follows from `seed`.
+
+    Rows of like length go together. Each row comes once; the last batch is filled up with rows from the start.
+    """
+    draw = np.random.default_rng(seed)
+    order = draw.permutation(len(lengths))
+    short = -len(order) % global_batch
+    order = np.concatenate([order, np.resize(order, short)])
+    size = np.asarray(lengths)
+    pool = global_batch * _BUCKET
+    sorted_pools = [part[np.argsort(size[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
+    batches = np.concatenate(sorted_pools).reshape(-1, global_batch)
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def micro_batches(batch: NDArray[np.int64], rank: int, world: int, micro: int) -> list[NDArray[np.int64]]:
+    """This rank's part of a global batch, `micro` rows at a time; ranks get rows of like length."""
+    mine = batch[rank::world]
+    return [mine[i : i + micro] for i in range(0, len(mine), micro)]
+
+
+def shard(rows: int, rank: int, world: int, micro: int) -> Iterator[tuple[list[int], int]]:
+    """Row numbers to evaluate on this rank, `micro` at a time, and how many of them count.
+
+    Ranks without a row of their own repeat one that does not count: all ranks make as many forward passes.
+    """
+    share = -(-rows // world)
+    mine = [(i, True) if i < rows else (0, False) for i in range(rank * share, (rank + 1) * share)]
+    for at in range(0, len(mine), micro):
+        part = mine[at : at + micro]
+        yield [row for row, _ in part], sum(counts for _, counts in part)

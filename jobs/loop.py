@@ -1,0 +1,182 @@
+"""The training loop itself, as every worker runs it: DeepSpeed's engine, torch's AdamW, validation, early stopping.
+
+It knows nothing of Ray: who drives it passes `rank`, `world` and a `report` callable (see `train.py`, `tune.py`).
+Our own loop because HF Trainer with DeepSpeed on CPU silently ignores ZeRO or the second worker.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+
+from . import batches, model, zero
+from .batches import Encoded
+from .spec import Spec
+
+
+class Report(Protocol):
+    """Called equally often on every rank. `checkpoint` is a folder with this rank's files, or None."""
+
+    def __call__(self, metrics: dict[str, Any], checkpoint: Path | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to train, as plain values that travel to a worker."""
+
+    spec: Spec
+    labels: tuple[str, ...]
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    zero_stage: int
+    epochs: int
+    start: str | None = None
+    """Folder of a trained model to go on from."""
+
+
+@dataclass
+class State:
+    """Where the loop is; written with each checkpoint."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    since_best: int = 0
+
+
+def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resume: Path | None = None) -> None:
+    """Train until the last epoch or until validation loss has turned. torch.distributed must be initialised."""
+    torch.set_num_threads(threads)
+    spec = work.spec
+    tokenizer = model.tokenizer(model.locate(spec.base_model))
+    train, validation = (_encode(work, tokenizer, rows) for rows in (work.train, work.validation))
+    per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
+    total = per_epoch * work.epochs
+    net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
+    engine = _engine(net, spec, work.zero_stage, total)
+    state = _restore(engine, resume) if resume else State()
+    every = max(1, per_epoch // spec.training.evaluations_per_epoch)
+    torch.manual_seed(spec.training.seed + state.step + 1)  # dropout, the same on every rank
+
+    seen: list[float] = []
+    began, rows = time.monotonic(), 0
+    while state.step < total:
+        number, at = divmod(state.step, per_epoch)
+        plan = batches.epoch([len(i) for i in train.ids], spec.training.global_batch_size, spec.training.seed + number)
+        for batch in plan[at:]:
+            seen.append(_step(engine, train, batch, spec, rank, world))
+            state.step += 1
+            rows += len(batch)
+            ends = state.step == total
+            if state.step % every == 0 or ends:
+                loss, accuracy = _validate(engine, validation, spec, rank, world)
+                better = loss < state.best_loss
+                state.best_loss = min(loss, state.best_loss)
+                state.since_best = 0 if better else state.since_best + 1
+                stop = ends or state.since_best >= spec.training.patience
+                metrics = {
+                    "step": state.step,
+                    "total_steps": total,
+                    "epoch": state.step / per_epoch,
+                    "train_loss": sum(seen) / len(seen),
+                    "validation_loss": loss,
+                    "validation_accuracy": accuracy,
+                    "learning_rate": engine.get_lr()[0],
+                    "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
+                    "rows_per_second": rows / (time.monotonic() - began),
+                    "stopped_early": stop and not ends,
+                }
+                seen = []
+                _report(engine, net, state, metrics, rank, report)
+                if stop:
+                    return
+
+
+def _encode(work: Work, tokenizer: Any, rows: pd.DataFrame) -> Encoded:
+    index = {label: i for i, label in enumerate(work.labels)}
+    labels = [index[label] for label in rows["label"]]
+    return batches.encode(tokenizer, list(rows["text"]), labels, work.spec.training.max_length)
+
+
+def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
+    import deepspeed
+
+    if not torch.cuda.is_available():
+        # On a CPU DeepSpeed compiles this extension for a minute and training never calls it.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    weights = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=spec.training.learning_rate, weight_decay=spec.training.weight_decay)
+    warm = max(1, round(total * spec.training.warmup_ratio))
+    rate: Callable[[int], float] = lambda s: min((s + 1) / warm, (total - s) / max(1, total - warm + 1))  # noqa: E731
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    engine, *_ = deepspeed.initialize(
+        model=net, optimizer=optimizer, lr_scheduler=schedule, config=zero.config(spec, stage)
+    )
+    return engine
+
+
+def _step(engine: Any, train: Encoded, batch: Any, spec: Spec, rank: int, world: int) -> float:
+    """One optimizer step; the mean loss of this rank's rows."""
+    engine.train()
+    losses = []
+    for rows in batches.micro_batches(batch, rank, world, spec.training.micro_batch_size):
+        inputs = {k: v.to(engine.device) for k, v in train.batch(rows).items()}
+        loss = engine(**inputs).loss
+        engine.backward(loss)
+        engine.step()
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+@torch.no_grad()
+def _validate(engine: Any, data: Encoded, spec: Spec, rank: int, world: int) -> tuple[float, float]:
+    """(loss, accuracy) over all ranks' rows."""
+    engine.eval()
+    sums = torch.zeros(3, dtype=torch.float64)
+    for rows, counting in batches.shard(len(data), rank, world, 2 * spec.training.micro_batch_size):
+        inputs = {k: v.to(engine.device) for k, v in data.batch(rows).items()}
+        labels = inputs.pop("labels")[:counting]
+        logits = engine(**inputs).logits[:counting].float()
+        if counting:
+            sums[0] += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            sums[1] += (logits.argmax(-1) == labels).sum().item()
+            sums[2] += counting
+    dist.all_reduce(sums)
+    return float(sums[0] / sums[2]), float(sums[1] / sums[2])
+
+
+def _report(engine: Any, net: Any, state: State, metrics: dict[str, Any], rank: int, report: Report) -> None:
+    """Every rank writes its optimizer shard, rank 0 the weights as well; the driver merges the folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        engine.save_checkpoint(str(here), tag="state", exclude_frozen_parameters=True)
+        weights = _gathered(engine, net)
+        if rank == 0:
+            model.save(net, weights, here)
+            (here / "loop.json").write_text(json.dumps(vars(state)))
+        report(metrics, here)
+
+
+def _gathered(engine: Any, net: Any) -> dict[str, Any] | None:
+    """Whole weights where stage 3 keeps shards (a collective call); None where each rank has them anyway."""
+    if engine.zero_optimization_stage() < 3:  # noqa: PLR2004 - the ZeRO stage that shards weights
+        return None
+    import deepspeed
+
+    needed = [(n, p) for n, p in net.named_parameters() if p.requires_grad or not hasattr(net, "peft_config")]
+    with deepspeed.zero.GatheredParameters([p for _, p in needed]):
+        return {name: parameter.detach().clone() for name, parameter in needed}
+
+
+def _restore(engine: Any, folder: Path) -> State:
+    engine.load_checkpoint(str(folder), tag="state", load_module_strict=False)
+    return State(**json.loads((folder / "loop.json").read_text()))

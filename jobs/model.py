@@ -1,0 +1,122 @@
+"""Models on disk: the base model, PEFT around it, and the files of a trained one.
+
+A trained model's folder holds `adapter/` (PEFT) or `weights/` (full fine-tuning) and `tokenizer/`; which base model
+and labels they belong to is in the manifest beside them (`publish.py`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import SpecError
+
+from .spec import MethodSpec, Spec
+
+PACKAGE = "package:"
+
+
+def locate(base_model: str) -> str:
+    """A folder or hub name that transformers understands. Raises SpecError when a package or folder is not there."""
+    if not base_model.startswith(PACKAGE):
+        if base_model.startswith(("/", ".")) and not Path(base_model).is_dir():
+            raise SpecError("no such folder", where=f"base_model {base_model}")
+        return base_model
+    package, _, inside = base_model.removeprefix(PACKAGE).partition("/")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise SpecError(f"package {package!r} is not installed", where=f"base_model {base_model}", mend="pip install it")
+    folder = Path(next(iter(found.submodule_search_locations))) / inside
+    if not folder.is_dir():
+        raise SpecError(f"package {package!r} has no folder {inside!r}", where=f"base_model {base_model}")
+    return str(folder)
+
+
+def check(base_model: str) -> None:
+    """Raises SpecError when the base model's description cannot be read."""
+    from transformers import AutoConfig
+
+    name = locate(base_model)
+    if not Path(name).is_dir() and os.environ.get("HF_HUB_OFFLINE") == "1":
+        return
+    try:
+        AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
+
+
+def tokenizer(folder: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def base(base_model: str, labels: Sequence[str], seed: int) -> Any:
+    """The base model with a new classification head for `labels`; the head's weights follow from `seed`."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # its warning that the head is new is what we asked for
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        locate(base_model),
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+        dtype=torch.float32,
+    )
+
+
+def trainable(spec: Spec, labels: Sequence[str], start: Path | None = None) -> Any:
+    """The model to train: fresh from the base, or going on from a trained model's folder."""
+    if start is not None:
+        return load(start, spec.base_model, labels, train=True)
+    model = base(spec.base_model, labels, spec.training.seed)
+    return model if spec.method.name == "full" else with_adapter(model, spec.method)
+
+
+def with_adapter(model: Any, method: MethodSpec) -> Any:
+    """PEFT's LoRA around a model. Raises SpecError when no module bears a name in `target_modules`."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = method.target_modules if isinstance(method.target_modules, str) else list(method.target_modules)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=method.rank,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=targets,
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise SpecError(str(error).splitlines()[0], where="method.target_modules") from None
+
+
+def load(folder: Path, base_model: str, labels: Sequence[str], *, train: bool = False, merge: bool = False) -> Any:
+    """The model in a trained folder. `merge` folds the adapter into the base weights: same answers, less to compute."""
+    if (folder / "weights").is_dir():
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification.from_pretrained(folder / "weights")
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(base(base_model, labels, 0), str(folder / "adapter"), is_trainable=train)
+    return model.merge_and_unload() if merge else model
+
+
+def save(model: Any, state: dict[str, Any] | None, folder: Path) -> None:
+    """Write `adapter/` or `weights/`. `state` holds gathered weights where ZeRO stage 3 has them in shards."""
+    is_adapter = hasattr(model, "peft_config")
+    model.save_pretrained(str(folder / ("adapter" if is_adapter else "weights")), state_dict=state)
+
+
+def trainable_share(model: Any) -> tuple[int, int]:
+    """(trainable, all) parameters; ZeRO stage 3 keeps the true size in `ds_numel`."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, t in sizes if t), sum(n for n, _ in sizes)

@@ -1,0 +1,94 @@
+"""The chain from a dataset version to a registered challenger, as both a first training and a retraining walk it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.registry import ModelVersion, Registry
+from cluster.settings import Settings
+from cluster.storage import Storage
+from cluster.tracking import Run, Tracker
+
+from . import data, plot, train, tune
+from .dataset import DatasetVersion
+from .publish import Published, code_version, publish
+from .spec import Spec
+from .tune import Swept
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pipeline keeps things, made once from the settings."""
+
+    settings: Settings
+    storage: Storage
+    registry: Registry
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Place:
+        return cls(settings, Storage.from_settings(settings), Registry(settings))
+
+
+def prepare(spec: Spec, place: Place) -> DatasetVersion:
+    """Write the spec's dataset version. Raises DataError."""
+    return data.prepare(spec, place.storage)
+
+
+def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:
+    """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError."""
+    with _run(spec, dataset, place, "sweep") as run:
+        swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
+    place.storage.write_json(f"sweeps/{spec.name}.json", swept.to_dict())
+    return spec.with_values(swept.best.values), swept
+
+
+def train_and_publish(
+    spec: Spec,
+    dataset: DatasetVersion,
+    place: Place,
+    *,
+    start: Path | None = None,
+    parent: ModelVersion | None = None,
+) -> Published:
+    """Train, score, register as challenger. Ray must be connected. Raises TrainingError."""
+    with _run(spec, dataset, place, "train" if parent is None else "retrain") as run:
+        trained = train.fit(train.work(spec, dataset, place.storage, start), place.storage, run)
+        _keep_curve(run, trained.curve)
+        run.log_metrics({"train_seconds": trained.seconds})
+        return publish(
+            spec, dataset, trained.folder, storage=place.storage, registry=place.registry, run=run, parent=parent
+        )
+
+
+def cpus(spec: Spec) -> int:
+    """Logical CPUs that serving, a retraining beside it and its sweep need at once, so that none waits for another."""
+    workers = spec.scaling.workers * spec.scaling.cpus_per_worker
+    trials = spec.sweep.concurrent * spec.scaling.cpus_per_worker
+    return spec.serving.replicas + max(workers, trials) + 2
+
+
+def tuned(spec: Spec, place: Place) -> dict[str, Any]:
+    """The values that the last sweep of this project found best; empty when there was none."""
+    path = f"sweeps/{spec.name}.json"
+    if not place.storage.exists(path):
+        return {}
+    values: dict[str, Any] = place.storage.read_json(path)["best"]["values"]
+    return {key: value for key, value in values.items() if key in spec.sweep.search}
+
+
+def _run(spec: Spec, dataset: DatasetVersion, place: Place, kind: str) -> Any:
+    params = {"spec": json.dumps(spec.model_dump(mode="json")), "dataset": dataset.version}
+    params |= {k: str(v) for part in ("training", "method") for k, v in getattr(spec, part).model_dump().items()}
+    tags = {"kind": kind, "dataset": dataset.version, "spec": spec.hash, "code": code_version()}
+    return Tracker(place.settings, spec.name).run(kind, params, tags)
+
+
+def _keep_curve(run: Run, curve: tuple[dict[str, float], ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "learning-curve.png"
+        plot.learning_curve(curve, path)
+        run.log_file(path)

@@ -1,0 +1,86 @@
+"""What a person reads of jobs' results on a terminal."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cluster.registry import ModelVersion
+
+from .dataset import DatasetVersion
+from .scorecard import Interval, Scorecard
+from .split import SPLITS
+from .tune import Swept
+
+
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A plain table as text; numbers are the caller's to format."""
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        made.add_column(name)
+    for row in rows:
+        made.add_row(*map(str, row))
+    out = io.StringIO()
+    Console(file=out, width=120, highlight=False, markup=False).print(made)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def dataset(made: DatasetVersion) -> str:
+    counts = table(
+        f"dataset {made.name}/{made.version}",
+        ["split", *made.labels, "rows"],
+        ([split, *made.counts[split].values(), made.size(split)] for split in SPLITS),
+    )
+    dropped = ", ".join(f"{n} {reason}" for reason, n in made.dropped.items()) or "nothing"
+    return f"{counts}\ndropped: {dropped}"
+
+
+def sweep(swept: Swept) -> str:
+    keys = list(swept.trials[0].values)
+    ranked = sorted(swept.trials, key=lambda t: (t.validation_loss is None, t.validation_loss))
+    rows = (
+        [t.id, *(f"{t.values[k]:.3g}" if isinstance(t.values[k], float) else t.values[k] for k in keys)]
+        + [_number(t.validation_loss), _number(t.validation_accuracy), f"{t.epochs:.1f}", t.error or t.status]
+        for t in ranked
+    )
+    return table("sweep, best first", ["trial", *keys, "validation loss", "accuracy", "epochs", ""], rows)
+
+
+def scorecards(cards: Mapping[str, Scorecard]) -> str:
+    return "\n\n".join(_scorecard(name, card) for name, card in cards.items())
+
+
+def versions(found: Sequence[ModelVersion]) -> str:
+    if not found:
+        return "no model is registered yet; `rehone train SPEC` makes one"
+    rows = (
+        [v.model, v.version, ", ".join(v.aliases), v.tags.get("dataset", ""), v.run[:8], _when(v.created)] for v in found
+    )
+    return table("", ["model", "version", "alias", "dataset", "run", "created"], rows)
+
+
+def _scorecard(name: str, card: Scorecard) -> str:
+    metrics = "   ".join(f"{metric} {_interval(value)}" for metric, value in card.metrics.items())
+    rows = (
+        [label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, *card.confusion[i]]
+        for i, (label, s) in enumerate(card.per_label.items())
+    )
+    head = ["true label", "precision", "recall", "f1", "rows", *(f"as {label}" for label in card.labels)]
+    return f"{table(f'test rows, {name}: {card.rows}', head, rows)}\n{metrics}"
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,97 @@
+"""Which row goes to train, validation and test. Pure, and the same for the same rows and seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+from cluster.errors import DataError
+
+from .spec import SplitBy, SplitSpec
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+
+
+def assign(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:
+    """A split name for each row. Groups are never divided; time never runs backwards. Raises DataError."""
+    match spec.by:
+        case SplitBy.stratified:
+            split = _stratified(rows, spec, seed)
+        case SplitBy.group:
+            split = _grouped(rows, spec, seed)
+        case SplitBy.time:
+            split = _timed(rows, spec)
+    empty = [name for name in SPLITS if not (split == name).any()]
+    if empty:
+        raise DataError(f"{len(rows)} rows leave nothing for {', '.join(empty)}", mend="more rows or other shares")
+    missing = sorted(set(rows["label"]) - set(rows["label"][split == TRAIN]))
+    if missing:
+        raise DataError(
+            f"no training row has the label {', '.join(map(repr, missing))}", mend="more rows of it, or another split"
+        )
+    return split
+
+
+def _stratified(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:
+    counts = rows["label"].value_counts()
+    rare = counts[counts < len(SPLITS)]
+    if len(rare):
+        raise DataError(
+            f"label {rare.index[0]!r} has {rare.iloc[0]} row(s); a stratified split needs {len(SPLITS)} of each"
+        )
+    if len(rows) * min(spec.validation, spec.test) < rows["label"].nunique():
+        raise DataError(f"{len(rows)} rows are too few to split {spec.train:g}/{spec.validation:g}/{spec.test:g}")
+    train, rest = train_test_split(
+        rows.index, train_size=spec.train, stratify=rows["label"], random_state=seed, shuffle=True
+    )
+    # A label with a single row left cannot be stratified again; then chance decides.
+    left = rows["label"][rest]
+    validation, test = train_test_split(
+        rest,
+        train_size=spec.validation / (spec.validation + spec.test),
+        stratify=left if left.value_counts().min() > 1 else None,
+        random_state=seed,
+    )
+    return _named(rows, train, validation, test)
+
+
+def _grouped(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:
+    groups = rows["group"].where(rows["group"] != "", "row " + rows["row"].astype(str))
+    if groups.nunique() < len(SPLITS):
+        raise DataError(f"has {groups.nunique()} group(s); a split by group needs at least {len(SPLITS)}")
+    first = GroupShuffleSplit(1, train_size=spec.train, random_state=seed)
+    train, rest = next(first.split(rows, groups=groups))
+    second = GroupShuffleSplit(1, train_size=spec.validation / (spec.validation + spec.test), random_state=seed)
+    validation, test = next(second.split(rest, groups=groups.iloc[rest]))
+    return _named(rows, rows.index[train], rows.index[rest[validation]], rows.index[rest[test]])
+
+
+def _timed(rows: pd.DataFrame, spec: SplitSpec) -> pd.Series[str]:
+    times = _moments(rows)
+    order = times.sort_values(kind="stable")
+    cuts = [order.iloc[min(len(rows) - 1, math.floor(len(rows) * share))] for share in (spec.train, spec.train + spec.validation)]
+    # By value, not by position: rows of one moment stay together.
+    split = np.select([times < cuts[0], times < cuts[1]], [TRAIN, VALIDATION], TEST)
+    return pd.Series(split, index=rows.index)
+
+
+def _moments(rows: pd.DataFrame) -> pd.Series[float]:
+    numbers = pd.to_numeric(rows["time"], errors="coerce")
+    if numbers.notna().all():
+        return numbers.astype(float)
+    dates = pd.to_datetime(rows["time"], errors="coerce", utc=True, format="mixed")
+    if dates.isna().any():
+        bad = rows[dates.isna()].iloc[0]
+        raise DataError(f"row {bad['row']}: {bad['time']!r} is neither a date nor a number", where="data.time")
+    return dates.astype("int64").astype(float)
+
+
+def _named(rows: pd.DataFrame, *parts: object) -> pd.Series[str]:
+    split = pd.Series("", index=rows.index)
+    for name, part in zip(SPLITS, parts, strict=True):
+        split.loc[part] = name
+    return split

@@ -1,0 +1,192 @@
+"""One training run on Ray Train: workers, checkpoints in the storage root, metrics and the learning curve in MLflow."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.console import Meter, meter, say
+from cluster.errors import TrainingError
+from cluster.storage import Storage
+from cluster.tracking import Run
+
+from . import loop, model, zero
+from .dataset import DatasetVersion
+from .loop import Work
+from .spec import Spec
+from .split import TRAIN, VALIDATION
+
+CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best checkpoint's folder and what was measured on the way to it. `curve` rows are the reports in order."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    curve: tuple[dict[str, float], ...]
+    seconds: float
+
+
+def work(spec: Spec, data: DatasetVersion, storage: Storage, start: Path | None = None) -> Work:
+    """Everything a worker needs; picks the ZeRO stage and says why."""
+    picked = stage(spec, data)
+    say(f"ZeRO stage {picked.stage}: {picked.reason}")
+    return Work(
+        spec=spec,
+        labels=data.labels,
+        train=data.rows(storage, TRAIN),
+        validation=data.rows(storage, VALIDATION),
+        zero_stage=picked.stage,
+        epochs=spec.training.epochs,
+        start=str(start) if start else None,
+    )
+
+
+def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
+    """The ZeRO plan, from the model's own shapes on the meta device: nothing is loaded."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(model.locate(spec.base_model), num_labels=len(data.labels))
+        net = AutoModelForSequenceClassification.from_config(config)
+        net = net if spec.method.name == "full" else model.with_adapter(net, spec.method)
+    trainable, parameters = model.trainable_share(net)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // spec.scaling.workers
+    if spec.scaling.use_gpu and torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+    return zero.plan(spec, parameters=parameters, trainable=trainable, device_bytes=memory)
+
+
+def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
+    """Train to the end on Ray Train. Ray must be connected. Raises TrainingError, which says what was saved."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    spec = job.spec
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"work": job},
+        torch_config=TorchConfig(backend="nccl" if spec.scaling.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=spec.scaling.workers,
+            use_gpu=spec.scaling.use_gpu,
+            resources_per_worker={"CPU": spec.scaling.cpus_per_worker},
+        ),
+        run_config=RunConfig(
+            name=run.id,
+            storage_path=storage.url("checkpoints"),
+            failure_config=FailureConfig(max_failures=spec.training.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
+            ),
+            callbacks=[_logger(run)],
+        ),
+    )
+    began = time.monotonic()
+    try:
+        with _progress(run, label, _steps(job)):
+            result = trainer.fit()
+    except TrainingFailedError as error:
+        saved = storage.url("checkpoints", run.id)
+        raise TrainingError(
+            f"training failed: {_cause(error)}", where=f"run {run.id}", mend=f"what was saved is in {saved}"
+        ) from error
+    checkpoint, metrics = min(result.best_checkpoints, key=lambda pair: pair[1]["validation_loss"])
+    folder = Path(checkpoint.to_directory())
+    reports = curve(run)
+    _say_end(reports)
+    return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
+
+
+def worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker process."""
+    import ray.train
+
+    job: Work = config["work"]
+    context, held = ray.train.get_context(), ray.train.get_checkpoint()
+
+    def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        kept = ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        ray.train.report(metrics, checkpoint=kept)
+
+    loop.run(
+        job,
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        threads=job.spec.scaling.cpus_per_worker,
+        report=report,
+        resume=Path(held.to_directory()) if held else None,
+    )
+
+
+def _steps(job: Work) -> int:
+    return -(-len(job.train) // job.spec.training.global_batch_size) * job.epochs
+
+
+def _logger(run: Run) -> Any:
+    """Logs each report to MLflow as it comes, from Ray Train's controller, which is a process of its own."""
+    from ray.train import UserCallback
+
+    class Logger(UserCallback):  # type: ignore[misc]  # Ray is untyped here
+        def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
+            mean = {"train_loss": sum(m["train_loss"] for m in metrics) / len(metrics)}
+            run.log_metrics({k: float(v) for k, v in (metrics[0] | mean).items()}, step=metrics[0]["step"])
+
+    return Logger()
+
+
+@contextmanager
+def _progress(run: Run, label: str, total: int) -> Iterator[None]:
+    """A bar that follows what the controller has logged."""
+    ended = threading.Event()
+
+    def follow(bar: Meter) -> None:
+        while not ended.wait(1.0):
+            rows = curve(run)
+            if rows:
+                note = f"loss {rows[-1]['train_loss']:.3f}, validation {rows[-1]['validation_loss']:.3f}"
+                bar.update(rows[-1]["step"], f"{note} (accuracy {rows[-1]['validation_accuracy']:.3f})")
+
+    with meter(label, total) as bar:
+        thread = threading.Thread(target=follow, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def curve(run: Run) -> list[dict[str, float]]:
+    """The reports of a run in order: step, losses, accuracy, rate, gradient norm, rows per second."""
+    rows: dict[int, dict[str, float]] = {}
+    for name in CURVE:
+        for step, value in run.history(name):
+            rows.setdefault(step, {"step": step})[name] = value
+    return [rows[step] for step in sorted(rows) if len(rows[step]) == len(CURVE) + 1]
+
+
+def _say_end(reports: Sequence[Mapping[str, float]]) -> None:
+    best = min(reports, key=lambda r: r["validation_loss"])
+    if reports[-1]["stopped_early"]:
+        say(
+            f"validation loss turned after step {best['step']} ({best['validation_loss']:.3f} -> "
+            f"{reports[-1]['validation_loss']:.3f}) while training loss went on to {reports[-1]['train_loss']:.3f}: "
+            "the model began to overfit; stopped early, the best checkpoint is kept"
+        )
+
+
+def _cause(error: BaseException) -> str:
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = [f"worker {rank}: {str(e).strip().splitlines()[-1]}" for rank, e in failures.items()]
+    return "; ".join(causes) or str(error).strip().splitlines()[-1]

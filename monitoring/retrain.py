@@ -1,0 +1,46 @@
+"""A retraining, whole: new dataset version from old data and labelled feedback, train, judge, promote or dismiss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.console import say
+from jobs import data, dataset, pipeline
+from jobs.dataset import DatasetVersion
+from jobs.pipeline import Place
+from jobs.publish import Published, manifest
+from jobs.spec import Spec
+
+from .gate import Verdict
+from .promotion import settle
+from .windows import labelled
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What came out; `published.scorecards` and the champion's were made on the same rows."""
+
+    published: Published
+    dataset: DatasetVersion
+    verdict: Verdict
+
+
+def retrain(spec: Spec, place: Place) -> Retrained:
+    """Ray must be connected. Raises NotFoundError without a champion, DataError with too little feedback."""
+    champion = place.registry.champion(spec.name)
+    folder = place.registry.download(champion)
+    old = dataset.read(place.storage, spec.name, champion.tags["dataset"])
+    feedback = labelled(place.storage, spec.name, None)
+    new = data.extend(spec, place.storage, old, feedback.rename(columns={"input": "text", "true": "label"})[["text", "label"]])
+    say(f"dataset {new.version}: {old.version} and {sum(map(new.size, new.counts)) - sum(map(old.size, old.counts))} new rows")
+    start = folder if spec.retrain.start == "champion" else None
+    published = pipeline.train_and_publish(_as_champion(spec, folder), new, place, start=start, parent=champion)
+    return Retrained(published, new, settle(spec, place, published, new))
+
+
+def _as_champion(spec: Spec, folder: Path) -> Spec:
+    """The champion's method and training values, which are the best known, for the retraining's epochs."""
+    best = Spec.model_validate(manifest(folder)["spec"])
+    training = best.training.model_copy(update={"epochs": spec.retrain.epochs})
+    return spec.model_copy(update={"method": best.method, "training": training, "base_model": best.base_model})

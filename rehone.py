@@ -1,0 +1,361 @@
+"""The command line. Parses, calls, prints; each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from cluster.errors import GateRefused, NotFoundError, RehoneError, UserError
+from cluster.settings import Settings
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Place
+    from jobs.spec import Spec
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune on Ray, serve the winner, watch production, fine-tune again when it drifts.",
+    epilog="Start with `rehone init`, or see everything at once with `rehone demo`. "
+    "Exit codes: 0 done, 1 failed, 2 your mistake, 3 the gate refused.",
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The project's YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the spec.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="Job API of a Ray cluster: run there as a job and follow it here.")
+]
+
+
+@app.command(epilog="Example: `rehone init project.yaml`")
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("rehone.yaml"), *, json: Json = False
+) -> None:
+    """Write a spec to start from."""
+    from jobs.template import TEMPLATE
+
+    if path.exists():
+        raise UserError("exists already", where=str(path), mend="name another file")
+    path.write_text(TEMPLATE, encoding="utf-8")
+    _answer({"written": str(path)}, json, f"wrote {path}; edit it, then `rehone check {path}`")
+
+
+@app.command(epilog="Example: `rehone check examples/sentiment.yaml --set training.learning_rate=2e-4`")
+def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
+    """Validate spec, data and base model. Starts nothing, writes nothing."""
+    from jobs import data, model
+
+    loaded = _spec(spec, set_)
+    rows = data.check(loaded)
+    model.check(loaded.base_model)
+    counts = {str(k): int(v) for k, v in rows["split"].value_counts().items()}
+    said = ", ".join(f"{n} {name}" for name, n in counts.items())
+    _answer({"name": loaded.name, "hash": loaded.hash, "rows": counts}, json, f"{spec} is fine: {len(rows)} rows ({said})")
+
+
+@app.command(epilog="Example: `rehone schema > rehone.schema.json`")
+def schema(*, json: Json = False) -> None:  # noqa: ARG001 - it is JSON either way
+    """Print the spec's JSON Schema, for editors."""
+    from jobs.spec import Spec
+
+    print(json_.dumps(Spec.model_json_schema(), indent=2))
+
+
+@app.command(epilog="Example: `rehone prepare examples/sentiment.yaml`")
+def prepare(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
+    """Clean and split the data into a dataset version."""
+    from jobs import pipeline, show
+
+    made = pipeline.prepare(_spec(spec, set_), _place())
+    _answer(made, json, show.dataset(made))
+
+
+@app.command(epilog="Example: `rehone tune examples/sentiment.yaml --set sweep.trials=8`")
+def tune(spec: SpecPath, set_: Set = None, address: Address = None, *, json: Json = False) -> None:
+    """Search hyperparameters with Ray Tune; `train --tuned` uses the winner."""
+    from jobs import pipeline, show
+
+    loaded, place = _checked(spec, set_), _place()
+    if _submitted(address, "tune", spec, set_):
+        return
+    with _ray(loaded, place):
+        _, swept = pipeline.tune_spec(loaded, pipeline.prepare(loaded, place), place)
+    _answer(swept, json, show.sweep(swept))
+
+
+@app.command(epilog="Example: `rehone train examples/sentiment.yaml --tuned`")
+def train(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    *,
+    tuned: Annotated[bool, typer.Option("--tuned", help="With the values that the last sweep found best.")] = False,
+    json: Json = False,
+) -> None:
+    """Prepare, fine-tune, evaluate, register a challenger and let the gate judge it."""
+    from jobs import pipeline
+    from monitoring import promotion, show
+
+    loaded, place = _checked(spec, set_), _place()
+    if tuned:
+        loaded = loaded.with_values(pipeline.tuned(loaded, place))
+    if _submitted(address, "train", spec, set_, *(["--tuned"] if tuned else [])):
+        return
+    with _ray(loaded, place):
+        dataset = pipeline.prepare(loaded, place)
+        published = pipeline.train_and_publish(loaded, dataset, place)
+    verdict = promotion.settle(loaded, place, published, dataset)
+    result = {"version": published.version.version, "verdict": verdict, "scorecards": published.scorecards}
+    _answer(result, json, show.published(published, verdict))
+    _refuse_unless(verdict)
+
+
+@app.command(epilog="Example: `rehone evaluate examples/sentiment.yaml --model-version champion`")
+def evaluate(
+    spec: SpecPath,
+    set_: Set = None,
+    model_version: Annotated[str, typer.Option(help="Number or alias of the version.")] = "champion",
+    *,
+    json: Json = False,
+) -> None:
+    """Score a version on the untouched test split of its dataset."""
+    from jobs import dataset, show
+    from jobs import evaluate as evaluate_
+    from jobs.predictor import Predictor
+
+    loaded, place = _spec(spec, set_), _place()
+    version = _version(place, loaded.name, model_version)
+    data = dataset.read(place.storage, loaded.name, version.tags["dataset"])
+    rows = evaluate_.answers(Predictor.load(place.registry.download(version)), data, place.storage)
+    cards = evaluate_.scorecards(rows, data.labels, loaded.evaluation)
+    _answer({"version": version.version, "scorecards": cards}, json, show.scorecards(cards))
+
+
+@app.command(epilog="Example: `rehone models sentiment`")
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model; all of them when not given.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """List registered versions and their aliases."""
+    from jobs import show
+
+    registry = _place().registry
+    versions = [v for model in ([name] if name else registry.models()) for v in registry.versions(model)]
+    _answer(versions, json, show.versions(versions))
+
+
+@app.command(epilog="Example: `rehone promote sentiment 3`")
+def promote(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[int, typer.Argument(help="The version to serve.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Make a version champion, whatever the gate says. Replicas swap to it within seconds."""
+    from monitoring import promotion
+
+    made = promotion.promote(name, version, _place())
+    _answer(made, json, f"{name} version {made.version} is champion")
+
+
+@app.command(epilog="Example: `rehone rollback sentiment`")
+def rollback(name: Annotated[str, typer.Argument(help="The model.")], *, json: Json = False) -> None:
+    """Make the previous champion champion again."""
+    from monitoring import promotion
+
+    made = promotion.roll_back(name, _place())
+    _answer(made, json, f"{name} version {made.version} is champion again")
+
+
+@app.command(epilog="Example: `rehone serve examples/sentiment.yaml --watch`")
+def serve(
+    spec: SpecPath,
+    set_: Set = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port instead of the spec's.")] = None,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Watch for drift in the same process.")] = False,
+    json: Json = False,
+) -> None:
+    """Serve the champion over HTTP until Ctrl-C; swaps to a new champion without a restart."""
+    from monitoring import loop
+
+    loaded, place = _spec(spec, set_), _place()
+    place.registry.champion(loaded.name)
+    with _ray(loaded, place, dashboard=True) as address:
+        loop.serve(loaded, place, address, port=port, watching=watch, ready=lambda where: _ready(where, json))
+
+
+@app.command(epilog="Example: `rehone predict examples/sentiment.yaml 'what a day' 'never again'`")
+def predict(
+    spec: SpecPath,
+    inputs: Annotated[list[str], typer.Argument(help="Texts to label.")],
+    url: Annotated[str | None, typer.Option(help="Base URL of the server; the running one when not given.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Ask the running server."""
+    from monitoring import loop
+    from serve.client import Client
+
+    loaded, place = _spec(spec, None), _place()
+    answer = Client(url or loop.serving(place, loaded.name)["url"], loaded.name).predict(inputs)
+    lines = [f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)]
+    _answer(answer, json, "\n".join(lines))
+
+
+@app.command(epilog="Example: `rehone watch examples/sentiment.yaml --once --json`")
+def watch(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Judge what has come in and return (for a cron job).")] = False,
+    json: Json = False,
+) -> None:
+    """Judge windows of the prediction log; retrain when the policy says so."""
+    from monitoring import loop, show
+
+    loaded, place = _spec(spec, set_), _place()
+    address = address or place.settings.address or loop.serving(place, loaded.name)["jobs"]
+    decisions = loop.watch(loaded, place, address, once=once, say=None if json else lambda d: print(show.decision(d)))
+    if once:
+        _answer(decisions, json, f"{len(decisions)} window(s) judged")
+
+
+@app.command(epilog="Example: `rehone retrain examples/sentiment.yaml`")
+def retrain(spec: SpecPath, set_: Set = None, address: Address = None, *, json: Json = False) -> None:
+    """Train on old data and labelled feedback now, judge, promote if better."""
+    from monitoring import retrain as retrain_
+    from monitoring import show
+
+    loaded, place = _spec(spec, set_), _place()
+    if _submitted(address, "retrain", spec, set_):
+        return
+    with _ray(loaded, place):
+        made = retrain_.retrain(loaded, place)
+    result = {"version": made.published.version.version, "dataset": made.dataset.version, "verdict": made.verdict}
+    _answer(result, json, show.published(made.published, made.verdict))
+    _refuse_unless(made.verdict)
+
+
+@app.command(epilog="Example: `rehone status examples/sentiment.yaml`")
+def status(spec: SpecPath, *, json: Json = False) -> None:
+    """Champion, challenger, last windows and decisions, running jobs."""
+    from monitoring import loop, show
+
+    found = loop.status(_spec(spec, None), _place())
+    _answer(found, json, show.status(found))
+
+
+@app.command(epilog="Example: `rehone demo --fast`")
+def demo(
+    *,
+    fast: Annotated[bool, typer.Option("--fast", help="Less data and fewer epochs: minutes less, worse figures.")] = False,
+    json: Json = False,
+) -> None:
+    """The whole loop on real data: train, serve, drift, retrain, promote."""
+    from examples import demo as demo_
+
+    summary = demo_.run(Settings.from_environment(), fast=fast)
+    _answer(summary, json, demo_.table(summary))
+
+
+def main() -> NoReturn:
+    """Entry point: errors of ours become one line and their exit code."""
+    try:
+        app(standalone_mode=False)
+    except RehoneError as error:
+        _fail(str(error), error.exit_code)
+    except (typer.Exit, typer.Abort) as end:
+        sys.exit(getattr(end, "exit_code", 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        # Typer's own usage errors carry an exit code; anything else is a bug and keeps its traceback.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]
+    sys.exit(0)
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    print(f"rehone: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _spec(path: Path, overrides: list[str] | None) -> Spec:
+    from jobs import specfile
+
+    return specfile.load(path, overrides or [])
+
+
+def _checked(path: Path, overrides: list[str] | None) -> Spec:
+    """Spec, data and base model validated before Ray starts."""
+    from jobs import data, model
+
+    spec = _spec(path, overrides)
+    data.check(spec)
+    model.check(spec.base_model)
+    return spec
+
+
+def _place() -> Place:
+    from jobs.pipeline import Place
+
+    return Place.from_settings(Settings.from_environment())
+
+
+def _ray(spec: Spec, place: Place, *, dashboard: bool = False) -> Any:
+    from cluster.session import connect
+    from jobs.pipeline import cpus
+
+    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard)
+
+
+def _version(place: Place, model: str, name: str) -> Any:
+    found = place.registry.get(model, int(name)) if name.isdigit() else place.registry.find(model, name)
+    if found is None:
+        raise NotFoundError(f"model {model!r} has no {name!r}", mend="see `rehone models`")
+    return found
+
+
+def _submitted(address: str | None, verb: str, spec: Path, overrides: list[str] | None, *more: str) -> bool:
+    """Whether the verb ran as a job at `address`; leaves with the job's exit code when it failed."""
+    if address is None:
+        return False
+    from monitoring import loop
+
+    settings = [word for override in overrides or [] for word in ("--set", override)]
+    if not loop.run_remote(address, [verb, str(spec.resolve()), *settings, *more]):
+        sys.exit(1)
+    return True
+
+
+def _ready(where: dict[str, Any], json: bool) -> None:
+    text = f"serving at {where['url']} (API at {where['url']}/docs), jobs at {where['jobs']}; Ctrl-C ends it"
+    _answer(where, json, text)
+    sys.stdout.flush()
+
+
+def _answer(value: Any, json: bool, text: str) -> None:
+    from pydantic_core import to_json
+
+    print(to_json(value, indent=2).decode() if json else text)
+
+
+def _refuse_unless(verdict: Any) -> None:
+    if not verdict.promote:
+        raise GateRefused("; ".join(verdict.reasons))
+
+
+if __name__ == "__main__":
+    main()
