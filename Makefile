@@ -1,0 +1,45 @@
+# make demo: set up, then run the whole loop.  make test: set up, then run every test.  make check: fast, before a commit.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check setup lock clean
+.DEFAULT_GOAL := help
+
+help:  ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(READY)  ## set up, then run the whole loop on real data and a real pretrained model
+	$(BIN)/rehone demo
+
+test: $(READY)  ## set up, then run every test
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## ruff, mypy, import-linter and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not ray and not slow" -q
+
+setup: $(READY)  ## only set up
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pip setuptools wheel ninja packaging
+	$(PIP) $$(grep '^torch==' requirements.lock)
+	$(PIP) --no-build-isolation -r requirements.lock
+	$(PIP) --no-build-isolation -e .
+	$(BIN)/python -m examples.sentiment_data
+	touch $@
+
+lock:  ## write requirements.lock from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements.lock
+
+clean:  ## remove the environment and everything a run has written
+	rm -rf $(VENV) .rehone examples/data demo-summary.json demo-accuracy.png

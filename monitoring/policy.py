@@ -1,0 +1,166 @@
+"""The policy: what follows from a window. A pure function, so that every decision can be replayed and explained.
+
+An alarm is drift in `consecutive` windows in a row, accuracy that fell by more than `accuracy_drop`, or the champion's
+age. An alarm retrains when enough labels have come in, the last retraining is long enough ago and none is running;
+otherwise it waits. Age needs labels like the others: without new rows a retraining ends at the model there already is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobs.spec import MonitoringSpec
+
+from .drift import EMBEDDING, ColumnDrift, DriftResult
+from .windows import ENOUGH_LABELS
+
+KEEP, WAIT, RETRAIN = "keep", "wait", "retrain"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`action` is keep, wait or retrain; `in_a_row` counts drifted windows of this version up to this one.
+
+    `accuracy` is of the `labelled` rows that were looked at, `labels_waiting` of what no retraining has used.
+    """
+
+    model: str
+    version: int
+    number: int
+    at: datetime
+    action: str
+    reasons: tuple[str, ...]
+    alarm: bool
+    drifted: bool
+    in_a_row: int
+    accuracy: float | None
+    labelled: int
+    reference_accuracy: float
+    labels_waiting: int
+
+    @property
+    def key(self) -> str:
+        """Of the window it was made on."""
+        return f"{self.version}-{self.number}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it: the time in ISO 8601."""
+        return asdict(self) | {"at": self.at.isoformat()}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Decision:
+        return cls(**{**tree, "at": datetime.fromisoformat(tree["at"]), "reasons": tuple(tree["reasons"])})
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One thing that was looked at."""
+
+    holds: bool
+    said: str
+
+
+def decide(
+    result: DriftResult,
+    history: Sequence[Decision],
+    now: datetime,
+    spec: MonitoringSpec,
+    *,
+    labels_waiting: int,
+    champion_age: timedelta,
+    running: bool,
+) -> Decision:
+    """What to do after one window. `history` are this model's earlier decisions, oldest first."""
+    in_a_row = _in_a_row(result, history)
+    alarms = [_drift(result, in_a_row, spec), _accuracy(result, spec), *_age(champion_age, spec)]
+    alarm = any(found.holds for found in alarms)
+    refusals = _refusals(history, now, spec, labels_waiting=labels_waiting, running=running) if alarm else []
+    return Decision(
+        model=result.model,
+        version=result.version,
+        number=result.number,
+        at=now,
+        action=KEEP if not alarm else WAIT if refusals else RETRAIN,
+        reasons=(*(found.said for found in alarms), *refusals),
+        alarm=alarm,
+        drifted=result.drifted,
+        in_a_row=in_a_row,
+        accuracy=result.accuracy,
+        labelled=result.labelled,
+        reference_accuracy=result.reference_accuracy,
+        labels_waiting=labels_waiting,
+    )
+
+
+def chance_of_at_most(correct: int, rows: int, accuracy: float) -> float:
+    """P(X <= correct) of a binomial X with `rows` trials and 0 < accuracy < 1: the exact one-sided binomial test."""
+    log_p, log_q = math.log(accuracy), math.log1p(-accuracy)
+    terms = (
+        math.lgamma(rows + 1) - math.lgamma(k + 1) - math.lgamma(rows - k + 1) + k * log_p + (rows - k) * log_q
+        for k in range(correct + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
+def _in_a_row(result: DriftResult, history: Sequence[Decision]) -> int:
+    count = int(result.drifted)
+    for earlier in reversed(history):
+        if not count or earlier.version != result.version or not earlier.drifted:
+            break
+        count += 1
+    return count
+
+
+def _drift(result: DriftResult, in_a_row: int, spec: MonitoringSpec) -> _Finding:
+    moved = [column for column in result.columns if column.drifted]
+    if not moved:
+        return _Finding(False, f"no drift in {len(result.columns)} columns")
+    said = f"{len(moved)}/{len(result.columns)} columns drifted ({', '.join(map(_column, moved))})"
+    return _Finding(in_a_row >= spec.consecutive, f"{said}, {in_a_row} of {spec.consecutive} windows in a row")
+
+
+def _column(column: ColumnDrift) -> str:
+    if column.name == EMBEDDING:
+        return f"{column.name} {column.score:.4f} > {column.threshold:.4f}"
+    return f"{column.name} p {column.score:.2g} <= {column.threshold:.2g}"
+
+
+def _accuracy(result: DriftResult, spec: MonitoringSpec) -> _Finding:
+    if result.accuracy is None or result.labelled < ENOUGH_LABELS:
+        return _Finding(False, f"accuracy not measured: {result.labelled} of {ENOUGH_LABELS} labels")
+    ours, theirs, allowed = result.accuracy, result.reference_accuracy, 100 * spec.accuracy_drop
+    said = f"accuracy {ours:.3f} vs {theirs:.3f} on {result.labelled} rows ({100 * (ours - theirs):+.1f} points"
+    # Lower than the reference by more than is allowed, and by more than chance explains.
+    bound = theirs - spec.accuracy_drop
+    if ours >= bound or bound <= 0:
+        return _Finding(False, f"{said}, {allowed:.1f} may be lost)")
+    chance = chance_of_at_most(round(ours * result.labelled), result.labelled, bound)
+    holds = chance <= spec.false_alarm_rate
+    verdict = f"p {chance:.2g} {'<=' if holds else '>'} {spec.false_alarm_rate:g}"
+    return _Finding(holds, f"{said}, more than {allowed:.1f}; {verdict})")
+
+
+def _age(age: timedelta, spec: MonitoringSpec) -> list[_Finding]:
+    if spec.max_age_days is None:
+        return []
+    days, old = age / timedelta(days=1), age > timedelta(days=spec.max_age_days)
+    return [_Finding(old, f"champion is {days:.1f} days old, {'over' if old else 'of'} {spec.max_age_days:g}")]
+
+
+def _refusals(
+    history: Sequence[Decision], now: datetime, spec: MonitoringSpec, *, labels_waiting: int, running: bool
+) -> list[str]:
+    found = []
+    if labels_waiting < spec.min_labels:
+        found.append(f"{labels_waiting} of {spec.min_labels} labels needed")
+    last = max((earlier.at for earlier in history if earlier.action == RETRAIN), default=None)
+    if last is not None and now - last < timedelta(minutes=spec.cooldown_minutes):
+        minutes = (now - last) / timedelta(minutes=1)
+        found.append(f"last retraining {minutes:.1f} of {spec.cooldown_minutes:g} minutes ago")
+    if running:
+        found.append("a retraining is running")
+    return found

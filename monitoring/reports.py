@@ -1,0 +1,43 @@
+"""Where drift reports are kept: an HTML file for people, a run in an Evidently workspace for its own UI.
+
+drift/<model>/<version>-<number>.html    opens in a browser, no network needed
+drift/workspace/                         `evidently ui --workspace` shows it (a local storage root)
+drift/<model>/<version>-<number>.json    Evidently's snapshot instead (any other storage root)
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from cluster.storage import Storage
+
+if TYPE_CHECKING:
+    from evidently.core.report import Snapshot
+
+WORKSPACE = "drift/workspace"
+
+
+def keep(storage: Storage, model: str, key: str, snapshot: Snapshot) -> str:
+    """Store a report and return its HTML file's path under the storage root. The same key again replaces it."""
+    name = f"{model} {key}"
+    snapshot.set_name(name)
+    path = f"drift/{model}/{key}"
+    if "://" in storage.root:
+        storage.write_bytes(f"{path}.json", snapshot.dumps().encode())
+    else:
+        _to_workspace(storage.url(WORKSPACE), model, name, snapshot)
+    storage.write_bytes(f"{path}.html", snapshot.get_html_str(as_iframe=False).encode())
+    return f"{path}.html"
+
+
+def _to_workspace(folder: str, model: str, name: str, snapshot: Snapshot) -> None:
+    from evidently.sdk.models import ProjectModel
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace.create(folder)
+    project = uuid.uuid5(uuid.NAMESPACE_URL, model)
+    if workspace.get_project(project) is None:
+        workspace.add_project(ProjectModel(id=project, name=model))
+    # `add_run` would draw a new id: a window that is judged again after a crash would be there twice.
+    workspace.state.write_snapshot(project, uuid.uuid5(project, name), snapshot.to_snapshot_model())

@@ -1,0 +1,195 @@
+"""The watch: take the champion's next window, judge it, decide, and start a retraining when the policy says so.
+
+Every step is in the journal before and after it is taken, and every retraining has an id made from its window. Killed
+anywhere, the watch goes on where it was: no window is judged into two decisions, and a decision to retrain becomes
+exactly one job (the job API refuses a second one of the same id).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from cluster.console import say
+from cluster.errors import ClusterError
+from cluster.registry import ModelVersion
+from cluster.storage import Storage
+from jobs.spec import MonitoringSpec, Spec
+
+from . import drift, journal, policy
+from .drift import DriftResult
+from .journal import BEGUN, DONE, FAILED, Entry, Journal
+from .policy import Decision
+from .windows import START, Window, labels_since, next_window
+
+
+class Champions(Protocol):
+    """What the watch asks of the registry."""
+
+    def champion(self, model: str) -> ModelVersion: ...
+
+    def download(self, version: ModelVersion) -> Path: ...
+
+
+Detect = Callable[[Window, pd.DataFrame, Sequence[str], MonitoringSpec, Storage], DriftResult]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A watch and all it acts through.
+
+    `submit` starts the retraining job of an id, and leaves a job of that id as it is. `job_status` is Ray's word for
+    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job.
+    """
+
+    spec: Spec
+    storage: Storage
+    registry: Champions
+    submit: Callable[[str], object]
+    job_status: Callable[[str], str | None]
+    clock: Callable[[], datetime] = journal.utc_now
+    detect: Detect = drift.detect
+    _folders: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        return self.spec.name
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.storage, self.clock)
+
+    def folder(self, version: ModelVersion) -> Path:
+        """The version's files, downloaded once."""
+        if version.version not in self._folders:
+            self._folders[version.version] = self.registry.download(version)
+        return self._folders[version.version]
+
+
+def step(watch: Watch) -> Decision | None:
+    """Finish what is open, then judge one window; None when none is complete. Raises NotFoundError, ClusterError."""
+    entries = resume(watch)
+    champion = watch.registry.champion(watch.model)
+    result = _undecided(entries, champion) or _judge(watch, entries, champion)
+    if result is None:
+        return None
+    decision = _decide(watch, entries, champion, result)
+    watch.journal.write(watch.model, journal.DECISION, DONE, decision.key, decision.to_dict())
+    if decision.action == policy.RETRAIN:
+        _retrain(watch, decision.key)
+    return decision
+
+
+def drain(watch: Watch) -> list[Decision]:
+    """Judge every window that is complete."""
+    return list(iter(lambda: step(watch), None))
+
+
+def run(watch: Watch, decided: Callable[[Decision], None], ended: threading.Event) -> None:
+    """Look every `check_seconds` until `ended` is set; `decided` hears of every decision."""
+    while not ended.is_set():
+        try:
+            decision = step(watch)
+        except ClusterError as error:
+            # A cluster that does not answer is asked again: the journal knows what is left to do.
+            say(f"watch: {error}; looking again in {watch.spec.monitoring.check_seconds:g} s")
+            decision = None
+        if decision is None:
+            ended.wait(watch.spec.monitoring.check_seconds)
+        else:
+            decided(decision)
+
+
+def resume(watch: Watch) -> list[Entry]:
+    """Note the retrainings that ended, start those that never were; gives the journal as it is then."""
+    entries = watch.journal.entries(watch.model)
+    left, owed = _retrains(journal.open_entries(entries)), _owed(entries)
+    for entry in left:
+        status = watch.job_status(entry.body["submission_id"])
+        if status is None:
+            watch.submit(entry.body["submission_id"])
+        elif status in {"SUCCEEDED", "FAILED", "STOPPED"}:
+            _end(watch, entry, status, entries)
+    for key in owed:
+        _retrain(watch, key)
+    return watch.journal.entries(watch.model) if left or owed else entries
+
+
+def _owed(entries: Sequence[Entry]) -> list[str]:
+    """The key of a retraining that was decided when the watch was killed before it began: the last decision's only."""
+    begun = {entry.key for entry in _retrains(entries)}
+    last = _decisions(entries)[-1:]
+    return [decision.key for decision in last if decision.action == policy.RETRAIN and decision.key not in begun]
+
+
+def _retrain(watch: Watch, key: str) -> None:
+    submission_id = f"{watch.model}-retrain-{key}"
+    watch.journal.write(watch.model, journal.RETRAIN, BEGUN, key, {"submission_id": submission_id})
+    watch.submit(submission_id)
+
+
+def _end(watch: Watch, begun: Entry, status: str, entries: Sequence[Entry]) -> None:
+    # A job whose challenger was refused ends as FAILED, yet it has used its labels and reached a verdict.
+    judged = any(entry.kind == journal.VERDICT and entry.at >= begun.at for entry in entries)
+    state = DONE if status == "SUCCEEDED" or (status == "FAILED" and judged) else FAILED
+    watch.journal.write(watch.model, journal.RETRAIN, state, begun.key, {**begun.body, "status": status})
+
+
+def _judge(watch: Watch, entries: Sequence[Entry], champion: ModelVersion) -> DriftResult | None:
+    """The next window of the champion, from begun to done in the journal."""
+    # A spool is moved to the log every `flush_seconds`: what is older than two of them is all there.
+    settled = watch.clock() - timedelta(seconds=2 * watch.spec.serving.flush_seconds)
+    after = max((result.position for result in _results(entries, champion)), default=START)
+    spec = watch.spec.monitoring
+    window = next_window(watch.storage, watch.model, champion.version, spec.window, after, before=settled)
+    if window is None:
+        return None
+    watch.journal.write(watch.model, journal.WINDOW, BEGUN, window.key, {"rows": len(window.rows)})
+    folder = watch.folder(champion)
+    reference = pd.read_parquet(folder / "reference.parquet")
+    vocabulary = json.loads((folder / "vocabulary.json").read_text())
+    result = watch.detect(window, reference, vocabulary, spec, watch.storage)
+    watch.journal.write(watch.model, journal.WINDOW, DONE, window.key, result.to_dict())
+    return result
+
+
+def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, result: DriftResult) -> Decision:
+    now = watch.clock()
+    retrains = _retrains(entries)
+    ended = {entry.key for entry in retrains if entry.state == DONE}
+    used = max((entry.at for entry in retrains if entry.state == BEGUN and entry.key in ended), default=None)
+    return policy.decide(
+        result,
+        _decisions(entries),
+        now,
+        watch.spec.monitoring,
+        labels_waiting=labels_since(watch.storage, watch.model, used),
+        champion_age=now - datetime.fromtimestamp(champion.created, UTC),
+        running=bool(journal.open_entries(retrains)),
+    )
+
+
+def _undecided(entries: Sequence[Entry], champion: ModelVersion) -> DriftResult | None:
+    """A window of the champion that was judged when the watch was killed before it decided."""
+    decided = {entry.key for entry in entries if entry.kind == journal.DECISION}
+    return next((result for result in _results(entries, champion) if result.key not in decided), None)
+
+
+def _results(entries: Sequence[Entry], champion: ModelVersion) -> list[DriftResult]:
+    done = (e.body for e in entries if e.kind == journal.WINDOW and e.state == DONE)
+    return [DriftResult.from_dict(body) for body in done if body["version"] == champion.version]
+
+
+def _decisions(entries: Sequence[Entry]) -> list[Decision]:
+    return [Decision.from_dict(entry.body) for entry in entries if entry.kind == journal.DECISION]
+
+
+def _retrains(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.kind == journal.RETRAIN]

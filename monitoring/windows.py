@@ -1,0 +1,134 @@
+"""Windows of the prediction log: the next predictions of one version, in their order, with the labels that came in.
+
+A window begins after the last prediction that was judged: none is judged twice, none is left out between two windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from cluster.storage import Storage
+from serve.predictions import feedback_log, prediction_log
+
+ENOUGH_LABELS = 30
+"""Labelled rows from which an accuracy is worth a look."""
+
+Filters = list[tuple[str, str, Any]]
+_ORDER = ["at", "prediction_id"]
+_MEASURED = ["prediction_id", "label", "true"]
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """The last prediction judged, and the number of its window; numbers begin at 1 for each version."""
+
+    number: int
+    at: datetime
+    prediction_id: str
+
+
+START = Position(0, datetime(1970, 1, 1, tzinfo=UTC), "")
+
+
+@dataclass(frozen=True)
+class Window:
+    """`rows`: prediction_id, at, input, label, confidence, embedding (float32 list), true (NaN while unknown).
+
+    `measured`: prediction_id, label, true of the rows that say how accurate the version is now: the window's own
+    labelled rows or, while fewer than ENOUGH_LABELS of them have a label, those labelled last, as many as a window has.
+    `start` and `end` are the times (UTC) of the first and the last prediction.
+    """
+
+    model: str
+    version: int
+    number: int
+    start: datetime
+    end: datetime
+    rows: pd.DataFrame
+    measured: pd.DataFrame
+
+    @property
+    def key(self) -> str:
+        return f"{self.version}-{self.number}"
+
+
+def next_window(
+    storage: Storage, model: str, version: int, size: int, after: Position = START, *, before: datetime | None = None
+) -> Window | None:
+    """The next `size` predictions after a position, by (at, prediction_id); None while there are not enough.
+
+    Predictions made at `before` or later are left for the next look: a replica may still hold older ones in its spool.
+    One that reaches the log after a later one was judged is in no window; its label counts like any other.
+    """
+    log = prediction_log(storage)
+    filters = _of(model, version, after.at)
+    if before is not None:
+        filters.append(("at", "<", before))
+    order: pd.DataFrame = log.read(filters, _ORDER).to_pandas().sort_values(_ORDER)
+    ahead = order[
+        (order["at"] > after.at) | ((order["at"] == after.at) & (order["prediction_id"] > after.prediction_id))
+    ]
+    if len(ahead) < size:
+        return None
+    chosen = ahead.head(size)
+    start, end = _time(chosen["at"].iloc[0]), _time(chosen["at"].iloc[-1])
+    rows = log.read(
+        [*_of(model, version, start), ("at", "<=", end)], [*_ORDER, "input", "label", "confidence", "embedding"]
+    ).to_pandas()
+    rows = rows[rows["prediction_id"].isin(chosen["prediction_id"])].sort_values(_ORDER, ignore_index=True)
+    rows = rows.merge(_feedback(storage, model, start)[["prediction_id", "true"]], on="prediction_id", how="left")
+    own = rows.loc[rows["true"].notna(), _MEASURED]
+    measured = own if len(own) >= ENOUGH_LABELS else _labelled_last(storage, model, version, size)
+    return Window(model, version, after.number + 1, start, end, rows, measured)
+
+
+def labelled(storage: Storage, model: str, version: int | None) -> pd.DataFrame:
+    """Predictions whose true label is known, of one version or of all: the feedback that came last counts.
+
+    Columns: prediction_id, version, input, predicted, true, labelled_at; in the order in which labels came in.
+    """
+    rows = _joined(storage, model, version, ["prediction_id", "version", "input", "label"])
+    return rows.rename(columns={"label": "predicted"})
+
+
+def labels_since(storage: Storage, model: str, since: datetime | None) -> int:
+    """Predictions of a model, of any version, whose label came in after `since`."""
+    rows = _joined(storage, model, None, ["prediction_id"])
+    return len(rows) if since is None else int((rows["labelled_at"] > since).sum())
+
+
+def _labelled_last(storage: Storage, model: str, version: int, size: int) -> pd.DataFrame:
+    return _joined(storage, model, version, ["prediction_id", "label"])[_MEASURED].tail(size)
+
+
+def _joined(storage: Storage, model: str, version: int | None, columns: list[str]) -> pd.DataFrame:
+    predictions: pd.DataFrame = prediction_log(storage).read(_of(model, version), columns).to_pandas()
+    return predictions.merge(_feedback(storage, model), on="prediction_id").sort_values(
+        ["labelled_at", "prediction_id"], ignore_index=True
+    )
+
+
+def _feedback(storage: Storage, model: str, since: datetime | None = None) -> pd.DataFrame:
+    rows: pd.DataFrame = (
+        feedback_log(storage).read(_of(model, None, since), ["prediction_id", "at", "label"]).to_pandas()
+    )
+    last: pd.DataFrame = rows.sort_values("at", kind="stable").drop_duplicates("prediction_id", keep="last")
+    return last.rename(columns={"at": "labelled_at", "label": "true"})[["prediction_id", "true", "labelled_at"]]
+
+
+def _of(model: str, version: int | None, since: datetime | None = None) -> Filters:
+    filters: Filters = [("model", "=", model)]
+    if version is not None:
+        filters.append(("version", "=", version))
+    if since is not None:
+        # The day is a partition: whole folders are left unread.
+        filters += [("day", ">=", f"{since:%Y-%m-%d}"), ("at", ">=", since)]
+    return filters
+
+
+def _time(stamp: pd.Timestamp) -> datetime:
+    return stamp.to_pydatetime()

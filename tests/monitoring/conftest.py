@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster.storage import Storage
+
+
+@pytest.fixture
+def storage(tmp_path) -> Storage:
+    return Storage(str(tmp_path / "store"))

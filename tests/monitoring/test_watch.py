@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.storage import Storage
+from jobs.spec import Spec
+from monitoring.journal import BEGUN, DONE, FAILED, Journal
+from monitoring.watch import Watch, drain, resume, run, step
+
+from .fakes import BEGAN, MODEL, JobApi, Registry, drifted, log, publish, result, sample
+
+SIZE = 10
+SPEC = Spec.model_validate(
+    {
+        "name": MODEL,
+        "base_model": "anything",
+        "data": {"source": "anything.csv"},
+        "monitoring": {"window": SIZE, "min_labels": 15, "consecutive": 2, "check_seconds": 0.01},
+    }
+)
+RETRAIN_ID = "moods-retrain-1-2"
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it, as nothing catches a kill -9."""
+
+
+@dataclass
+class World:
+    """Everything around the watch, and a switch that kills it at the n-th thing it does."""
+
+    storage: Storage
+    registry: Registry
+    jobs: JobApi = field(default_factory=JobApi)
+    moved: bool = True
+    kill_at: int | None = None
+    acts: int = 0
+    ticks: Any = field(default_factory=count)
+
+    def clock(self) -> datetime:
+        return BEGAN + timedelta(days=1, seconds=next(self.ticks))
+
+    def act(self, does: Callable[..., Any]) -> Callable[..., Any]:
+        """`does`, killed just before or just after it when its turn has come."""
+
+        def acting(*args: Any, **named: Any) -> Any:
+            self._tick()
+            answer = does(*args, **named)
+            self._tick()
+            return answer
+
+        return acting
+
+    def _tick(self) -> None:
+        self.acts += 1
+        if self.acts == self.kill_at:
+            raise Killed
+
+    def detect(self, window, reference, vocabulary, spec, storage):
+        assert len(reference) == 20
+        assert vocabulary
+        kind = drifted if self.moved else result
+        facts = {"version": window.version, "number": window.number, "start": window.start, "end": window.end}
+        return kind(**facts, last=window.rows["prediction_id"].iloc[-1], rows=len(window.rows))
+
+    def watch(self) -> Watch:
+        """A watch as a new process makes it."""
+        return Watch(
+            spec=SPEC,
+            storage=self.storage,
+            registry=self.registry,
+            submit=self.act(self.jobs.submit),
+            job_status=self.act(self.jobs.status),
+            clock=self.act(self.clock),
+            detect=self.act(self.detect),
+        )
+
+    def states(self, kind: str) -> list[tuple[str, str]]:
+        return [(entry.key, entry.state) for entry in Journal(self.storage).entries(MODEL, kind)]
+
+
+@pytest.fixture
+def world(storage, tmp_path):
+    rng = np.random.default_rng(0)
+    log(storage, sample(25, rng), labelled=20)
+    return World(storage, publish(tmp_path / "model", sample(20, rng)))
+
+
+def test_a_quiet_window_is_kept_and_in_the_journal(world):
+    world.moved = False
+    decision = step(world.watch())
+    assert (decision.action, decision.key) == ("keep", "1-1")
+    assert world.states("window") == [("1-1", BEGUN), ("1-1", DONE)]
+    assert world.states("decision") == [("1-1", DONE)]
+    assert world.jobs.created == []
+
+
+def test_windows_are_judged_until_none_is_complete(world):
+    made = world.watch()
+    assert [decision.action for decision in drain(made)] == ["keep", "retrain"]
+    assert step(made) is None
+    assert drain(world.watch()) == []
+    assert world.registry.downloads == 1
+
+
+def test_drift_in_a_row_starts_one_retraining(world):
+    drain(world.watch())
+    assert world.jobs.created == [RETRAIN_ID]
+    assert world.states("retrain") == [("1-2", BEGUN)]
+
+
+def test_an_alarm_waits_for_labels(world):
+    patient = SPEC.model_copy(update={"monitoring": SPEC.monitoring.model_copy(update={"min_labels": 21})})
+    decisions = drain(replace(world.watch(), spec=patient))
+    assert [d.action for d in decisions] == ["keep", "wait"]
+    assert "20 of 21 labels needed" in decisions[1].reasons
+    assert world.jobs.created == []
+
+
+@pytest.mark.parametrize(("status", "state"), [("SUCCEEDED", DONE), ("FAILED", FAILED), ("STOPPED", FAILED)])
+def test_a_retraining_that_ended_is_noted_once(world, status, state):
+    drain(world.watch())
+    world.jobs.jobs[RETRAIN_ID] = status
+    for _ in range(2):
+        resume(world.watch())
+    assert world.states("retrain") == [("1-2", BEGUN), ("1-2", state)]
+
+
+def test_a_retraining_whose_challenger_was_refused_has_ended_well(world):
+    drain(world.watch())
+    Journal(world.storage, world.clock).write(MODEL, "verdict", DONE, "2", {"promote": False})
+    world.jobs.jobs[RETRAIN_ID] = "FAILED"
+    resume(world.watch())
+    assert world.states("retrain")[-1] == ("1-2", DONE)
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_a_retraining_that_runs_is_left_alone(world, status):
+    drain(world.watch())
+    world.jobs.jobs[RETRAIN_ID] = status
+    log(world.storage, sample(SIZE, np.random.default_rng(1)), start=25, labelled=SIZE)
+    (decision,) = drain(world.watch())
+    assert decision.action == "wait"
+    assert "a retraining is running" in decision.reasons
+    assert world.jobs.created == [RETRAIN_ID]
+
+
+def test_labels_that_a_retraining_has_used_do_not_count_again(world):
+    drain(world.watch())
+    world.jobs.jobs[RETRAIN_ID] = "SUCCEEDED"
+    log(world.storage, sample(SIZE, np.random.default_rng(1)), start=25)
+    (decision,) = drain(world.watch())
+    assert decision.labels_waiting == 0
+
+
+def test_the_windows_of_a_new_champion_begin_anew(world):
+    drain(world.watch())
+    world.registry.number = 2
+    log(world.storage, sample(SIZE, np.random.default_rng(1)), version=2)
+    (decision,) = drain(world.watch())
+    assert (decision.key, decision.in_a_row) == ("2-1", 1)
+
+
+def test_a_window_waits_until_no_spool_can_hold_rows_of_it(world):
+    last = BEGAN + timedelta(seconds=30 * (SIZE - 1))
+    early = replace(world.watch(), clock=lambda: last + timedelta(seconds=3))
+    assert step(early) is None
+    assert step(replace(early, clock=lambda: last + timedelta(seconds=5))) is not None
+
+
+ACTS = 32
+"""Of one whole pass: the clock (which every journal row asks just before it is written), the job API, the detector."""
+
+
+def test_a_whole_pass_is_as_many_acts_as_it_is_killed_at(world):
+    drain(world.watch())
+    assert world.acts == ACTS
+
+
+@pytest.mark.parametrize("kill_at", range(1, ACTS + 1))
+def test_killed_anywhere_it_goes_on_to_exactly_one_retraining(world, kill_at):
+    world.kill_at = kill_at
+    with pytest.raises(Killed):
+        drain(world.watch())
+    world.kill_at = None
+    drain(world.watch())
+    drain(world.watch())
+    assert world.jobs.created == [RETRAIN_ID]
+    assert world.states("window") == [("1-1", BEGUN), ("1-1", DONE), ("1-2", BEGUN), ("1-2", DONE)]
+    assert world.states("decision") == [("1-1", DONE), ("1-2", DONE)]
+    world.jobs.jobs[RETRAIN_ID] = "SUCCEEDED"
+    drain(world.watch())
+    assert world.states("retrain") == [("1-2", BEGUN), ("1-2", DONE)]
+
+
+def test_the_loop_tells_every_decision_and_ends_when_told(world):
+    heard, ended = [], threading.Event()
+
+    def decided(decision):
+        heard.append(decision.action)
+        if len(heard) == 2:
+            ended.set()
+
+    run(world.watch(), decided, ended)
+    assert heard == ["keep", "retrain"]
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(world, capsys):
+    ended, calls = threading.Event(), count()
+
+    def submit(submission_id):
+        if next(calls) == 0:
+            raise ClusterError("no Ray job API answers")
+        world.jobs.submit(submission_id)
+        ended.set()
+
+    run(replace(world.watch(), submit=submit), lambda _: None, ended)
+    assert world.jobs.created == [RETRAIN_ID]
+    assert "no Ray job API answers; looking again" in capsys.readouterr().err
