@@ -1,0 +1,140 @@
+"""The HTTP application: FastAPI over a `Service`. Routes, bodies, status codes; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from cluster.errors import NotFoundError, RehoneError, UserError
+
+from .predictions import Prediction
+from .service import NotReadyError, Service
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PredictRequest(Body):
+    inputs: Text | list[Text] = Field(min_length=1, examples=[["what a day", "never again"]])
+
+
+class Predicted(Body):
+    prediction_id: str
+    label: str
+    confidence: float
+    scores: dict[str, float]
+
+
+class PredictResponse(Body):
+    model: str
+    version: int
+    predictions: list[Predicted]
+
+
+class Label(Body):
+    prediction_id: str
+    label: str = Field(description="The true label.")
+
+
+class Labels(Body):
+    feedback: list[Label] = Field(min_length=1, max_length=10_000)
+
+
+class Accepted(Body):
+    accepted: int
+
+
+class Served(Body):
+    name: str
+    version: int
+    alias: list[str]
+    labels: list[str]
+    created: datetime
+    failed: dict[int, str] = Field(description="Versions that were promoted and could not be loaded, and why.")
+
+
+class Health(Body):
+    status: str
+
+
+class Problem(BaseModel):
+    detail: str
+
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (NotFoundError, 404),
+    (UserError, 422),
+    (NotReadyError, 503),
+    (RehoneError, 503),
+    (OSError, 503),
+)
+_PROBLEMS: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
+
+
+def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]]) -> FastAPI:
+    """The application over one service. `failed` says which promoted versions could not be loaded."""
+    api = FastAPI(title="rehone", summary="Predictions of fine-tuned models, and their true labels when they are known.")
+    for kind, status in _STATUS:
+        api.add_exception_handler(kind, _handler(status))
+
+    @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
+    async def predict(model: str, body: PredictRequest) -> PredictResponse:
+        """Label one text or many. Every answer is in the prediction log before it is sent."""
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        if len(texts) > max_inputs:
+            raise UserError(f"{len(texts)} inputs in one request", mend=f"send at most {max_inputs}")
+        made = await service.predict(model, texts)
+        return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
+
+    @api.post("/v1/feedback", responses=_PROBLEMS)
+    async def feedback(body: Labels | Label) -> Accepted:
+        """The true label of one prediction or of many, whenever it is known. All are taken, or none."""
+        labels = body.feedback if isinstance(body, Labels) else [body]
+        return Accepted(accepted=service.feedback([(label.prediction_id, label.label) for label in labels]))
+
+    @api.get("/v1/models", responses=_PROBLEMS)
+    async def models() -> list[Served]:
+        """What is served now."""
+        engine = service.engine()
+        version = engine.version
+        return [
+            Served(
+                name=version.model,
+                version=version.version,
+                alias=list(version.aliases),
+                labels=list(engine.labels),
+                created=datetime.fromtimestamp(version.created, UTC),
+                failed=failed(),
+            )
+        ]
+
+    @api.get("/healthz", responses=_PROBLEMS)
+    async def healthz() -> Health:
+        """200 when a version is loaded, 503 until then."""
+        service.engine()
+        return Health(status="ok")
+
+    return api
+
+
+def _predicted(made: Prediction) -> Predicted:
+    return Predicted(
+        prediction_id=made.prediction_id, label=made.label, confidence=made.confidence, scores=made.scores
+    )
+
+
+def _handler(status: int) -> Callable[[Request, Exception], JSONResponse]:
+    def handle(_: Request, error: Exception) -> JSONResponse:
+        # An OSError is the spool's: the disk is full or gone, and an answer that is not written down is not given.
+        detail = str(error) if isinstance(error, RehoneError) else f"the prediction log cannot be written: {error}"
+        return JSONResponse({"detail": detail}, status, headers={"Retry-After": "1"} if status == 503 else None)  # noqa: PLR2004
+
+    return handle

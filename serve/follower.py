@@ -1,0 +1,70 @@
+"""Follows the alias `champion`: loads a new champion beside the one that serves, then swaps the reference."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from cluster.registry import CHAMPION, ModelVersion
+
+from .engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Aliases(Protocol):
+    """What the follower asks of the registry."""
+
+    def find(self, model: str, alias: str) -> ModelVersion | None: ...
+
+    def download(self, version: ModelVersion) -> Path: ...
+
+
+class AliasFollower:
+    """`engine` is what serves now. No request waits for a swap: a batch that has begun ends on the old engine."""
+
+    def __init__(
+        self, registry: Aliases, model: str, seconds: float, load: Callable[[ModelVersion, Path], Engine]
+    ) -> None:
+        self.engine: Engine | None = None
+        self.failed: dict[int, str] = {}
+        self._registry, self._model, self._seconds, self._load = registry, model, seconds, load
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="alias-follower", daemon=True)
+
+    def start(self) -> None:
+        """Load the champion there is, then follow. Raises what loading it raised."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Swap if the champion is another version than the one that serves."""
+        wanted = self._registry.find(self._model, CHAMPION)
+        now = self.engine.version.version if self.engine else None
+        if wanted is None or wanted.version == now or wanted.version in self.failed:
+            return
+        try:
+            engine = self._load(wanted, self._registry.download(wanted))
+        except Exception as error:
+            # Whatever is wrong with a version: it takes no traffic, and what serves goes on.
+            self.failed[wanted.version] = str(error)
+            log.exception("version %s of %s could not be loaded", wanted.version, self._model)
+            if self.engine is None:
+                raise
+            return
+        self.engine = engine
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds):
+            try:
+                self.look()
+            except Exception:
+                # The registry can be away for a while; the engine that serves does not need it.
+                log.exception("the registry could not be asked for the champion of %s", self._model)

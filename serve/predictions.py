@@ -1,0 +1,117 @@
+"""The prediction log and the feedback: what a row is, and the Delta tables they are kept in, by model and day."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cluster.errors import UserError
+from cluster.storage import Storage
+from cluster.tables import Table
+
+_ID = re.compile(r"(?P<model>[a-z0-9][a-z0-9-]*)\.(?P<version>[1-9][0-9]*)\.[0-9a-f]{22}")
+_AT = pa.field("at", pa.timestamp("us", tz="UTC"))
+_PREDICTIONS = pa.schema(
+    [("prediction_id", pa.string()), _AT, ("day", pa.string()), ("model", pa.string()), ("version", pa.int64())]
+    + [("input", pa.string()), ("label", pa.string()), ("confidence", pa.float64()), ("scores", pa.string())]
+    + [("embedding", pa.list_(pa.float32()))]
+)
+_FEEDBACK = pa.schema(
+    [("prediction_id", pa.string()), _AT, ("day", pa.string()), ("model", pa.string()), ("label", pa.string())]
+)
+PREDICTIONS, FEEDBACK = "predictions", "feedback"
+
+
+def new_id(model: str, version: int) -> str:
+    """An id that says which model and version answered; those of one version sort by time (microseconds, then chance)."""
+    return f"{model}.{version}.{time.time_ns() // 1000:014x}{token_hex(4)}"
+
+
+def parse_id(text: str) -> tuple[str, int]:
+    """(model, version) of a prediction id. Raises UserError."""
+    found = _ID.fullmatch(text)
+    if found is None:
+        raise UserError(f"{text[:80]!r} is no prediction id", mend="send one that /predict has answered with")
+    return found["model"], int(found["version"])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. `embedding` has shape (hidden,)."""
+
+    prediction_id: str
+    at: datetime
+    model: str
+    version: int
+    input: str
+    label: str
+    confidence: float
+    scores: dict[str, float]
+    embedding: NDArray[np.float32]
+
+    table = PREDICTIONS
+
+    def to_record(self) -> dict[str, Any]:
+        """As a spool's JSON line holds it; the embedding as base64 of little-endian float32."""
+        raw = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode()
+        return {**vars(self), "at": self.at.isoformat(), "embedding": raw}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        embedding = np.frombuffer(base64.b64decode(record["embedding"]), dtype="<f4")
+        return cls(**{**record, "at": datetime.fromisoformat(record["at"]), "embedding": embedding})
+
+    def to_row(self) -> dict[str, Any]:
+        return {**vars(self), "day": _day(self.at), "scores": json.dumps(self.scores)}
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The true label of one prediction, as it came in."""
+
+    prediction_id: str
+    at: datetime
+    model: str
+    label: str
+
+    table = FEEDBACK
+
+    def to_record(self) -> dict[str, Any]:
+        return {**vars(self), "at": self.at.isoformat()}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        return cls(**{**record, "at": datetime.fromisoformat(record["at"])})
+
+    def to_row(self) -> dict[str, Any]:
+        return {**vars(self), "day": _day(self.at)}
+
+
+Record = Prediction | Feedback
+KINDS: dict[str, type[Prediction] | type[Feedback]] = {PREDICTIONS: Prediction, FEEDBACK: Feedback}
+
+
+def prediction_log(storage: Storage) -> Table:
+    return Table(storage, PREDICTIONS, _PREDICTIONS, partition_by=["model", "day"])
+
+
+def feedback_log(storage: Storage) -> Table:
+    return Table(storage, FEEDBACK, _FEEDBACK, partition_by=["model", "day"])
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _day(at: datetime) -> str:
+    return f"{at:%Y-%m-%d}"

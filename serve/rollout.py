@@ -1,0 +1,124 @@
+"""On Ray Serve: one deployment whose replicas hold both the HTTP application and the engine.
+
+One deployment rather than two, since Serve's own hop costs more than a small model's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from ray import serve
+
+from cluster.errors import ClusterError
+from cluster.registry import Registry
+from cluster.session import free_port, worker_environment
+from cluster.settings import Settings
+from cluster.storage import Storage
+from jobs.spec import Spec
+
+from . import app, engine
+from .engine import Load
+from .follower import AliasFollower
+from .predictions import FEEDBACK, PREDICTIONS, feedback_log, prediction_log
+from .service import Answered, Service
+from .spool import Flusher, Spool
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+APPLICATION = "rehone"
+_START_SECONDS = 180.0
+
+
+@serve.deployment
+@serve.ingress()
+class Server:
+    """A replica. Its engine follows the champion; its spool moves to the log every `flush_seconds`."""
+
+    def __init__(self, spec: Spec, settings: Settings, load: Load | None = None) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        storage, folder = Storage.from_settings(settings), settings.spool_root
+        loader = load or engine.Predictor.load
+        self._follower = AliasFollower(
+            Registry(settings), spec.name, spec.serving.poll_seconds, lambda v, path: engine.load(v, path, loader)
+        )
+        self._follower.start()
+        spool = Spool(folder)
+        tables = {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage)}
+        self._flusher = Flusher(spool, folder, tables, spec.serving.flush_seconds)
+        self._service = Service(spec.name, spool, lambda: self._follower.engine, self._answer)
+        self._max_inputs = spec.serving.max_inputs
+        self._batch.set_max_batch_size(spec.serving.max_batch_size)
+        self._batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
+        self._closed = False
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - the name Ray Serve looks for
+        return app.build(self._service, self._max_inputs, lambda: self._follower.failed)
+
+    async def _answer(self, texts: Sequence[str]) -> Answered:
+        answered: Answered = await self._batch(list(texts))
+        return answered
+
+    @serve.batch
+    async def _batch(self, requests: list[list[str]]) -> list[Answered]:
+        """All texts of the waiting requests through one engine at once."""
+        current = self._follower.engine
+        assert current is not None  # noqa: S101 - the service asked before it queued the request
+        outputs = iter(await asyncio.to_thread(current.predictor, [text for texts in requests for text in texts]))
+        return [Answered(current, [next(outputs) for _ in texts]) for texts in requests]
+
+    def check_health(self) -> None:
+        self._service.engine()
+
+    def __del__(self) -> None:
+        # Serve calls this once the last request has been answered.
+        if not getattr(self, "_closed", True):
+            self._closed = True
+            self._follower.stop()
+            self._flusher.stop()
+
+
+def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | None = None) -> str:
+    """Deploy on the connected Ray and give the base URL once it answers. Raises ClusterError.
+
+    `port` overrides the spec's; 0 takes a free one. Called again, it deploys the spec as it is now.
+    """
+    wanted = spec.serving.port if port is None else port
+    chosen = wanted or free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": chosen}, logging_config={"enable_access_log": False})
+    options: dict[str, Any] = {
+        "num_replicas": spec.serving.replicas,
+        "max_ongoing_requests": 4 * spec.serving.max_batch_size,
+        "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
+    }
+    deployment: Any = Server
+    serve.run(deployment.options(**options).bind(spec, settings, load), name=APPLICATION, route_prefix="/")
+    url = f"http://127.0.0.1:{chosen}"
+    _wait_until_healthy(url)
+    return url
+
+
+def stop() -> None:
+    """Answer what is in flight, flush, end. What cannot be flushed stays spooled for whoever starts next."""
+    serve.shutdown()
+
+
+def _wait_until_healthy(url: str) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        try:
+            answer = httpx.get(f"{url}/healthz", timeout=5.0)
+        except httpx.TransportError:  # nothing listens yet
+            answer = None
+        if answer is not None and answer.is_success:
+            return
+        time.sleep(0.1)
+    raise ClusterError(f"nothing healthy at {url} after {_START_SECONDS:g} s", mend="see Serve's logs in the dashboard")
+
+
