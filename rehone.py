@@ -15,6 +15,7 @@ from cluster.settings import Settings
 if TYPE_CHECKING:
     from jobs.pipeline import Place
     from jobs.spec import Spec
+    from serve.endpoint import Endpoint
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -186,12 +187,19 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve the champion over HTTP until Ctrl-C; swaps to a new champion without a restart."""
-    from monitoring import loop
+    from monitoring import controller, show
 
     loaded, place = _spec(spec, set_), _place()
     place.registry.champion(loaded.name)
+
+    def ready(where: Endpoint) -> None:
+        text = f"serving at {where.url} (API at {where.url}/docs), jobs at {where.jobs}; Ctrl-C ends it"
+        _answer(where, json, text)
+        sys.stdout.flush()
+
+    decided = (lambda d: print(show.decision(d), flush=True)) if watch else None
     with _ray(loaded, place, dashboard=True) as address:
-        loop.serve(loaded, place, address, port=port, watching=watch, ready=lambda where: _ready(where, json))
+        controller.serve(loaded, place, address, port=port, ready=ready, decided=decided)
 
 
 @app.command(epilog="Example: `rehone predict examples/sentiment.yaml 'what a day' 'never again'`")
@@ -203,11 +211,11 @@ def predict(
     json: Json = False,
 ) -> None:
     """Ask the running server."""
-    from monitoring import loop
+    from serve import endpoint
     from serve.client import Client
 
     loaded, place = _spec(spec, None), _place()
-    answer = Client(url or loop.serving(place, loaded.name)["url"], loaded.name).predict(inputs)
+    answer = Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name).predict(inputs)
     lines = [f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)]
     _answer(answer, json, "\n".join(lines))
 
@@ -222,13 +230,18 @@ def watch(
     json: Json = False,
 ) -> None:
     """Judge windows of the prediction log; retrain when the policy says so."""
-    from monitoring import loop, show
+    from monitoring import controller, show
+    from serve import endpoint
 
     loaded, place = _spec(spec, set_), _place()
-    address = address or place.settings.address or loop.serving(place, loaded.name)["jobs"]
-    decisions = loop.watch(loaded, place, address, once=once, say=None if json else lambda d: print(show.decision(d)))
+    where = address or place.settings.address or endpoint.find(place.storage, loaded.name).jobs
+    if where is None:
+        raise UserError("no job API is known to retrain on", mend="pass --address")
     if once:
-        _answer(decisions, json, f"{len(decisions)} window(s) judged")
+        made = controller.watch_once(loaded, place, where)
+        _answer(made, json, "\n".join([*map(show.decision, made), f"{len(made)} window(s) judged"]))
+        return
+    controller.watch(loaded, place, where, lambda d: _answer(d, json, show.decision(d)))
 
 
 @app.command(epilog="Example: `rehone retrain examples/sentiment.yaml`")
@@ -250,9 +263,9 @@ def retrain(spec: SpecPath, set_: Set = None, address: Address = None, *, json: 
 @app.command(epilog="Example: `rehone status examples/sentiment.yaml`")
 def status(spec: SpecPath, *, json: Json = False) -> None:
     """Champion, challenger, last windows and decisions, running jobs."""
-    from monitoring import loop, show
+    from monitoring import controller, show
 
-    found = loop.status(_spec(spec, None), _place())
+    found = controller.status(_spec(spec, None), _place())
     _answer(found, json, show.status(found))
 
 
@@ -270,26 +283,13 @@ def demo(
 
 
 def main() -> NoReturn:
-    """Entry point: errors of ours become one line and their exit code."""
+    """Entry point: errors of ours become one line and their exit code; a bug keeps its traceback."""
     try:
-        app(standalone_mode=False)
+        app()
     except RehoneError as error:
-        _fail(str(error), error.exit_code)
-    except (typer.Exit, typer.Abort) as end:
-        sys.exit(getattr(end, "exit_code", 1))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        # Typer's own usage errors carry an exit code; anything else is a bug and keeps its traceback.
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]
+        print(f"rehone: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     sys.exit(0)
-
-
-def _fail(line: str, code: int) -> NoReturn:
-    print(f"rehone: {line}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _spec(path: Path, overrides: list[str] | None) -> Spec:
@@ -329,21 +329,14 @@ def _version(place: Place, model: str, name: str) -> Any:
 
 
 def _submitted(address: str | None, verb: str, spec: Path, overrides: list[str] | None, *more: str) -> bool:
-    """Whether the verb ran as a job at `address`; leaves with the job's exit code when it failed."""
+    """Whether the verb ran as a job at `address`. Raises ClusterError when the job failed."""
     if address is None:
         return False
-    from monitoring import loop
+    from cluster.submit import run_and_follow
 
     settings = [word for override in overrides or [] for word in ("--set", override)]
-    if not loop.run_remote(address, [verb, str(spec.resolve()), *settings, *more]):
-        sys.exit(1)
+    run_and_follow(address, [verb, str(spec.resolve()), *settings, *more])
     return True
-
-
-def _ready(where: dict[str, Any], json: bool) -> None:
-    text = f"serving at {where['url']} (API at {where['url']}/docs), jobs at {where['jobs']}; Ctrl-C ends it"
-    _answer(where, json, text)
-    sys.stdout.flush()
 
 
 def _answer(value: Any, json: bool, text: str) -> None:

@@ -26,6 +26,7 @@ class Meter:
     def __init__(self, label: str, total: int, every: float = 10.0) -> None:
         self.label, self.total, self.every = label, total, every
         self._start = self._last = time.monotonic()
+        self._done = 0
         self._bar: Progress | None = None
         if _err.is_terminal:
             self._bar = Progress(
@@ -39,8 +40,10 @@ class Meter:
             self._bar.update(self._task, completed=done, description=f"{self.label} {note}".strip())
             return
         now = time.monotonic()
+        if done == self._done:
+            return
         if now - self._last >= self.every or done >= self.total:
-            self._last = now
+            self._last, self._done = now, done
             left = (now - self._start) / max(done, 1) * (self.total - done)
             say(f"{self.label} {done}/{self.total} {note}, {left:.0f} s left")
 

@@ -17,18 +17,18 @@ PROJECT = Path(__file__).resolve().parent.parent
 _ENVIRONMENT = {
     # The default of 2 s lets every report of a training worker block for up to 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-    # The controller in our own process, so that its callbacks can draw progress and log to MLflow.
-    "RAY_TRAIN_RUN_CONTROLLER_AS_ACTOR": "0",
     # Fewer lines that a user did not ask for.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "DS_ACCELERATOR": "cpu",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # HAProxy in front of replicas: a small model's latency is mostly Serve's own proxy otherwise.
+    # HAProxy in front of replicas: with Serve's own proxy a small model answers 1.6 times slower (docs/decisions/0004).
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # How long a replica that is to end still answers; its default of 30 s is for cloud load balancers.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
 }
 
 

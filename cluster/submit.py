@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .console import say
 from .errors import ClusterError
 
 if TYPE_CHECKING:
@@ -100,3 +102,22 @@ class Jobs:
 
     def stop(self, submission_id: str) -> None:
         self._client().stop_job(submission_id)
+
+
+def run_and_follow(address: str, arguments: Sequence[str]) -> None:
+    """Run a verb as a job and print its log as it comes. Raises ClusterError when the job did not succeed."""
+    jobs = Jobs(address)
+    submission_id = jobs.submit(arguments, f"rehone-{arguments[0]}-{secrets.token_hex(4)}", {}, {"kind": arguments[0]})
+    say(f"job {submission_id} at {address}")
+    printed = 0
+
+    def show(_: Job) -> None:
+        nonlocal printed
+        log = jobs.logs(submission_id)
+        print(log[printed:], end="", flush=True)
+        printed = len(log)
+
+    job = jobs.wait(submission_id, show)
+    show(job)
+    if job.status != "SUCCEEDED":
+        raise ClusterError(f"job {submission_id} ended {job.status}: {job.message}", where=address)

@@ -55,7 +55,7 @@ class Sizes:
     overrides: tuple[str, ...] = (
         "monitoring.window=250",
         "monitoring.check_seconds=1",
-        "monitoring.min_labels=1600",
+        "monitoring.min_labels=1500",
         "serving.port=0",
     )
 
@@ -125,7 +125,7 @@ def run(settings: Settings, *, fast: bool = False) -> dict[str, Any]:
             say(f"   {url}/docs")
         traffic = Traffic(Client(url, spec.name))
         with _watching(spec, place, str(jobs), story, traffic):
-            _calm(rows["tweets"][: sizes.calm], story, traffic)
+            _calm(rows["tweets"][: sizes.calm], story, traffic, spec)
             _shift(rows["movies"], sizes, story, traffic, place, spec)
             _after(rows["movies"][-sizes.after :], rows["tweets"][sizes.calm :][: sizes.after], story, traffic)
         with story.stage("drain", "stop serving; every spool moves to the log"):
@@ -181,10 +181,10 @@ def _watching(spec: Spec, place: Place, jobs: str, story: Story, traffic: Traffi
         thread.join()
 
 
-def _calm(rows: list[Row], story: Story, traffic: Traffic) -> None:
+def _calm(rows: list[Row], story: Story, traffic: Traffic, spec: Spec) -> None:
     with story.stage("phase 1", f"{len(rows)} tweets nobody has trained on; nothing should ring"):
         traffic.send("tweets", rows)
-        _wait_for(lambda: len(story.decisions) >= 1, 60, "the first window was not judged")
+        _wait_for(lambda: len(story.decisions) == len(rows) // spec.monitoring.window, 60, "the windows were not judged")
         say(f"   accuracy {traffic.accuracy('tweets'):.3f}, {len(story.decisions)} decision(s)")
 
 

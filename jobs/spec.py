@@ -170,6 +170,7 @@ class MonitoringSpec(Part):
 class RetrainSpec(Part):
     start: Literal["champion", "base"] = Field("champion", description="Weights that a retraining starts from.")
     epochs: PositiveInt = Field(3, description="Passes over old and new rows, at most.")
+    replay: float = Field(1.0, ge=0, le=1, description="Share of the old training rows that is trained on again.")
     feedback_test_share: Share = Field(0.2, description="Share of the labelled feedback held out to judge on.")
 
 

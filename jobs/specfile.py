@@ -25,6 +25,11 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Spec:
     return parse(tree, where=str(path))
 
 
+def dump(spec: Spec) -> str:
+    """The resolved spec as YAML; `load` gives the same spec back."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 def parse(tree: Any, where: str = "spec") -> Spec:
     """Validate a tree of plain values. Raises SpecError."""
     try:

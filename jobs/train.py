@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cluster.console import Meter, meter, say
 from cluster.errors import TrainingError
 from cluster.storage import Storage
 from cluster.tracking import Run
 
 from . import loop, model, zero
-from .dataset import DatasetVersion
+from .dataset import NEW, OLD, DatasetVersion
 from .loop import Work
 from .spec import Spec
 from .split import TRAIN, VALIDATION
@@ -39,10 +41,15 @@ def work(spec: Spec, data: DatasetVersion, storage: Storage, start: Path | None 
     """Everything a worker needs; picks the ZeRO stage and says why."""
     picked = stage(spec, data)
     say(f"ZeRO stage {picked.stage}: {picked.reason}")
+    rows = data.rows(storage, TRAIN)
+    if start is not None and spec.retrain.replay < 1:
+        # Going on from a model that has seen the old rows: a part of them is enough against forgetting.
+        old = data.part(rows, OLD).sample(frac=spec.retrain.replay, random_state=spec.training.seed)
+        rows = pd.concat([old, data.part(rows, NEW)])
     return Work(
         spec=spec,
         labels=data.labels,
-        train=data.rows(storage, TRAIN),
+        train=rows,
         validation=data.rows(storage, VALIDATION),
         zero_stage=picked.stage,
         epochs=spec.training.epochs,

@@ -120,7 +120,7 @@ def _drift(result: DriftResult, in_a_row: int, spec: MonitoringSpec) -> _Finding
     if not moved:
         return _Finding(False, f"no drift in {len(result.columns)} columns")
     said = f"{len(moved)}/{len(result.columns)} columns drifted ({', '.join(map(_column, moved))})"
-    return _Finding(in_a_row >= spec.consecutive, f"{said}, {in_a_row} of {spec.consecutive} windows in a row")
+    return _Finding(in_a_row >= spec.consecutive, f"{said}, {in_a_row} in a row, {spec.consecutive} needed")
 
 
 def _column(column: ColumnDrift) -> str:

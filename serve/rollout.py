@@ -6,6 +6,7 @@ One deployment rather than two, since Serve's own hop costs more than a small mo
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from cluster.registry import Registry
 from cluster.session import free_port, worker_environment
 from cluster.settings import Settings
 from cluster.storage import Storage
+from jobs.predictor import Predictor
 from jobs.spec import Spec
 
 from . import app, engine
@@ -44,7 +46,7 @@ class Server:
 
         torch.set_num_threads(1)
         storage, folder = Storage.from_settings(settings), settings.spool_root
-        loader = load or engine.Predictor.load
+        loader = load or Predictor.load
         self._follower = AliasFollower(
             Registry(settings), spec.name, spec.serving.poll_seconds, lambda v, path: engine.load(v, path, loader)
         )
@@ -91,10 +93,12 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
     """
     wanted = spec.serving.port if port is None else port
     chosen = wanted or free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": chosen}, logging_config={"enable_access_log": False})
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(http_options={"host": "127.0.0.1", "port": chosen})
     options: dict[str, Any] = {
         "num_replicas": spec.serving.replicas,
         "max_ongoing_requests": 4 * spec.serving.max_batch_size,
+        "logging_config": {"enable_access_log": False},
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
     }
     deployment: Any = Server

@@ -1,0 +1,129 @@
+"""The loop as the command line runs it: serving until interrupted, a watch bound to the job API, its state."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cluster.console import say
+from cluster.errors import ClusterError, NotFoundError
+from cluster.session import worker_environment
+from cluster.submit import Jobs
+from jobs import specfile
+from jobs.pipeline import Place
+from jobs.spec import Spec
+from serve import endpoint
+from serve.endpoint import Endpoint
+
+from . import journal
+from . import watch as watch_
+from .journal import Journal
+from .policy import Decision
+from .watch import Watch
+
+_LAST = 5
+
+
+def bound(spec: Spec, place: Place, address: str) -> Watch:
+    """A watch whose retrainings are Ray jobs at `address`."""
+    jobs = Jobs(address)
+
+    def submit(submission_id: str) -> None:
+        say(f"retraining as job {submission_id}")
+        jobs.submit(
+            ["retrain", _stored(spec, place)],
+            submission_id,
+            worker_environment(place.settings),
+            {"model": spec.name, "kind": "retrain"},
+        )
+
+    def status(submission_id: str) -> str | None:
+        job = jobs.get(submission_id)
+        return job.status if job else None
+
+    return Watch(spec, place.storage, place.registry, submit, status)
+
+
+def watch(
+    spec: Spec, place: Place, address: str, decided: Callable[[Decision], None], ended: threading.Event | None = None
+) -> None:
+    """Look for windows and act until `ended` is set."""
+    watch_.run(bound(spec, place, address), decided, ended or threading.Event())
+
+
+def watch_once(spec: Spec, place: Place, address: str) -> list[Decision]:
+    """Judge what is complete and return."""
+    return watch_.drain(bound(spec, place, address))
+
+
+def serve(
+    spec: Spec,
+    place: Place,
+    address: str | None,
+    *,
+    port: int | None,
+    ready: Callable[[Endpoint], None],
+    decided: Callable[[Decision], None] | None,
+) -> None:
+    """Serve until interrupted, then drain. With `decided` the watch runs beside it. Ray must be connected."""
+    from serve import rollout
+
+    where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address)
+    endpoint.record(place.storage, where)
+    ready(where)
+    ended = threading.Event()
+    try:
+        if decided is not None and address is not None:
+            watch(spec, place, address, decided, ended)
+        ended.wait()
+    except KeyboardInterrupt:
+        say("draining")
+    finally:
+        endpoint.forget(place.storage, spec.name)
+        rollout.stop()
+
+
+def retrained(spec: Spec, place: Place) -> bool:
+    """Whether a retraining of this model has ended and none is open."""
+    entries = Journal(place.storage).entries(spec.name, journal.RETRAIN)
+    return bool(entries) and not journal.open_entries(entries)
+
+
+def status(spec: Spec, place: Place) -> dict[str, Any]:
+    """Champion, challenger and other versions, the last windows and decisions, the jobs of the cluster that serves."""
+    entries = Journal(place.storage).entries(spec.name)
+    windows = [e.body for e in entries if e.kind == journal.WINDOW and e.state == journal.DONE]
+    decisions = [e.body for e in entries if e.kind == journal.DECISION]
+    try:
+        where: Endpoint | None = endpoint.find(place.storage, spec.name)
+    except NotFoundError:
+        where = None
+    return {
+        "model": spec.name,
+        "serving": where.url if where else None,
+        "versions": place.registry.versions(spec.name),
+        "windows": windows[-_LAST:],
+        "decisions": decisions[-_LAST:],
+        "jobs": _jobs(where.jobs if where else place.settings.address, spec.name),
+    }
+
+
+def _jobs(address: str | None, model: str) -> list[dict[str, Any]]:
+    if address is None:
+        return []
+    try:
+        found = Jobs(address).list()
+    except ClusterError as error:
+        say(str(error))
+        return []
+    return [
+        {"submission_id": job.submission_id, "status": job.status} for job in found if job.metadata.get("model") == model
+    ]
+
+
+def _stored(spec: Spec, place: Place) -> str:
+    """The resolved spec under the storage root, where a job finds it."""
+    path = f"specs/{spec.name}/{spec.hash}.yaml"
+    place.storage.write_bytes(path, specfile.dump(spec).encode())
+    return place.storage.url(path)
