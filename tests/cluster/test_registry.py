@@ -1,0 +1,91 @@
+"""Tracking and registry on MLflow's real SQLite store."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.errors import ClusterError, NotFoundError, UserError
+from cluster.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from cluster.settings import Settings
+from cluster.tracking import Tracker, tracking_uri
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> Settings:
+    return Settings(storage=str(tmp_path_factory.mktemp("mlflow")))
+
+
+def register(settings: Settings, model: str, tmp_path) -> int:
+    (tmp_path / "files").mkdir(exist_ok=True)
+    (tmp_path / "files" / "weights").write_text(model)
+    with Tracker(settings, model).run("train", {"rate": 0.1}, {"kind": "test"}) as run:
+        source = run.log_folder(tmp_path / "files", "model")
+        run.log_metrics({"loss": 0.5}, step=1)
+        run.log_metrics({"loss": 0.25}, step=2)
+    return Registry(settings).register(model, run.id, source, {"dataset": "abc"}).version
+
+
+def aliases(registry: Registry, model: str) -> dict[str, int]:
+    return {alias: v.version for v in registry.versions(model) for alias in v.aliases}
+
+
+def test_a_run_keeps_its_metrics_by_step_and_its_end(settings: Settings, tmp_path) -> None:
+    register(settings, "runs", tmp_path)
+    run = Tracker(settings, "runs").runs()[0]
+    assert (run["status"], run["params"]["rate"], run["tags"]["kind"]) == ("FINISHED", "0.1", "test")
+    assert Tracker(settings, "runs").open(run["id"]).history("loss") == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_run_that_raised_is_marked_failed(settings: Settings) -> None:
+    with pytest.raises(ZeroDivisionError), Tracker(settings, "failing").run("train", {}, {}):
+        _ = 1 / 0
+    assert Tracker(settings, "failing").runs()[0]["status"] == "FAILED"
+
+
+def test_an_unknown_run_is_said(settings: Settings) -> None:
+    with pytest.raises(ClusterError, match="MLflow has no run nope"):
+        Tracker(settings, "runs").open("nope")
+
+
+def test_versions_move_between_aliases(settings: Settings, tmp_path) -> None:
+    registry = Registry(settings)
+    first, second = register(settings, "walk", tmp_path), register(settings, "walk", tmp_path)
+    assert aliases(registry, "walk") == {CHALLENGER: second}
+    registry.promote("walk", first)
+    registry.promote("walk", second)
+    assert aliases(registry, "walk") == {PREVIOUS: first, CHAMPION: second}
+    registry.promote("walk", second)
+    assert aliases(registry, "walk") == {PREVIOUS: first, CHAMPION: second}
+    registry.promote("walk", registry.previous("walk").version)
+    assert aliases(registry, "walk") == {PREVIOUS: second, CHAMPION: first}
+
+
+def test_a_dismissed_challenger_stays_a_version(settings: Settings, tmp_path) -> None:
+    registry, version = Registry(settings), register(settings, "lost", tmp_path)
+    registry.tag("lost", version, {"verdict": "no"})
+    registry.dismiss("lost")
+    registry.dismiss("lost")
+    assert registry.find("lost", CHALLENGER) is None
+    assert registry.get("lost", version).tags["verdict"] == "no"
+
+
+def test_files_of_a_version_come_back(settings: Settings, tmp_path) -> None:
+    registry = Registry(settings)
+    version = registry.get("files", register(settings, "files", tmp_path))
+    assert (registry.download(version) / "weights").read_text() == "files"
+
+
+def test_what_is_not_there_gets_one_line(settings: Settings) -> None:
+    registry = Registry(settings)
+    assert registry.versions("unknown") == []
+    for ask in (registry.champion, registry.previous):
+        with pytest.raises(NotFoundError, match="model 'unknown' has no"):
+            ask("unknown")
+    with pytest.raises(NotFoundError, match="no version 4"):
+        registry.promote("unknown", 4)
+
+
+def test_an_object_store_needs_a_server() -> None:
+    with pytest.raises(UserError, match="needs an MLflow server"):
+        tracking_uri(Settings(storage="s3://bucket"))
+    assert tracking_uri(Settings(storage="s3://bucket", tracking_uri="http://m")) == "http://m"

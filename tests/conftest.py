@@ -1,0 +1,61 @@
+"""Fixtures: a place to keep things, a tiny model to train, and one Ray for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.session import connect, prepare_environment
+from cluster.settings import Settings
+from jobs.pipeline import Place
+from jobs.spec import Spec
+
+from . import tiny
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray writes tokens and datasets its cache under HOME: not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(home))
+        patch.setenv("HF_DATASETS_CACHE", str(home / "datasets"))
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        for name in ("REHONE_STORAGE", "REHONE_SPOOL", "MLFLOW_TRACKING_URI", "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+            patch.delenv(name, raising=False)
+        prepare_environment()
+        yield
+
+
+@pytest.fixture(scope="session")
+def storage_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.base_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path, base_model: Path) -> Spec:
+    return tiny.spec(tmp_path, base_model)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place.from_settings(Settings(storage=str(tmp_path / "store")))
+
+
+@pytest.fixture(scope="session")
+def ray_session(_private_home: None, storage_root: Path) -> Iterator[str]:
+    """The job API's address of one local Ray with more CPUs than the machine has."""
+    with connect(Settings(storage=str(storage_root)), num_cpus=8, dashboard=True) as address:
+        assert address is not None
+        yield address

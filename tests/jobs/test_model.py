@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.errors import SpecError
+from jobs import model
+from jobs.predictor import Predictor
+from jobs.spec import MethodSpec, Spec
+
+from .. import tiny
+
+LABELS = ("negative", "positive")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("package:no_such_package/model", "package 'no_such_package' is not installed (pip install it)"),
+        ("package:transformers/no_folder", "package 'transformers' has no folder 'no_folder'"),
+        ("/no/such/folder", "no such folder"),
+    ],
+)
+def test_a_base_model_that_is_not_there_gets_one_line(name: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        model.locate(name)
+    assert said in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be loaded") as caught:
+        model.check(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_does_not_exist_is_said(base_model: Path) -> None:
+    net = model.base(str(base_model), LABELS, 0)
+    with pytest.raises(SpecError, match=r"method\.target_modules"):
+        model.with_adapter(net, MethodSpec(target_modules=("no_such_module",)))
+
+
+def test_lora_trains_a_small_share_and_full_trains_all(spec: Spec) -> None:
+    some, all_ = model.trainable_share(model.trainable(spec, LABELS))
+    full = model.trainable_share(model.trainable(spec.with_values({"method.name": "full"}), LABELS))
+    assert 0 < some < all_
+    assert full[0] == full[1]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_saved_model_answers_as_it_did(spec: Spec, tmp_path: Path, method: str) -> None:
+    import torch
+
+    spec = spec.with_values({"method.name": method})
+    net = model.trainable(spec, LABELS)
+    with torch.no_grad():
+        for weights in net.parameters():
+            if weights.requires_grad:
+                weights.add_(0.05 * torch.randn_like(weights, generator=None))
+    model.save(net, None, tmp_path)
+    texts = [row["text"] for row in tiny.rows(40, seed=3)]
+    tokenizer = model.tokenizer(spec.base_model)
+    kept = [net, *(model.load(tmp_path, spec.base_model, LABELS, merge=merge) for merge in (False, True))]
+    scores = [[o.scores["positive"] for o in Predictor(each, tokenizer, LABELS, 32)(texts)] for each in kept]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+    np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
+
+
+def test_batched_answers_are_those_of_one_at_a_time(spec: Spec) -> None:
+    predictor = Predictor(model.base(spec.base_model, LABELS, 0), model.tokenizer(spec.base_model), LABELS, 32, 4)
+    texts = [row["text"] for row in tiny.rows(11, seed=5)]
+    together, alone = predictor(texts), [predictor([text])[0] for text in texts]
+    for a, b in zip(together, alone, strict=True):
+        assert a.label == b.label
+        np.testing.assert_allclose(a.embedding, b.embedding, atol=1e-5)
+        assert a.confidence == pytest.approx(b.confidence, abs=1e-5)
+        assert a.embedding.shape == (32,)

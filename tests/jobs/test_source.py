@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cluster.errors import DataError
+from jobs import source
+from jobs.spec import DataSpec
+
+from .. import tiny
+
+ROWS = [{"text": f"word {i}", "label": str(i % 2), "document": f"d{i}"} for i in range(6)]
+
+
+def write(folder: Path, kind: str) -> Path:
+    path = folder / f"data.{kind}"
+    match kind:
+        case "csv":
+            tiny.write_csv(path, ROWS)
+        case "jsonl":
+            path.write_text("\n".join(map(json.dumps, ROWS)))
+        case "parquet":
+            pd.DataFrame(ROWS).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
+    frame = source.load(DataSpec(source=str(write(tmp_path, kind)), group="document"))
+    assert list(frame["text"]) == [row["text"] for row in ROWS]
+    assert list(frame["label"]) == [row["label"] for row in ROWS]
+    assert list(frame["group"]) == [row["document"] for row in ROWS]
+    assert list(frame["row"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
+    tiny.write_csv(tmp_path / "a.csv", ROWS[:2])
+    tiny.write_csv(tmp_path / "b.csv", ROWS[2:])
+    assert len(source.load(DataSpec(source=str(tmp_path)))) == 6
+
+
+def test_labels_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\na,01\nb,\nc,NA\n")
+    assert list(source.load(DataSpec(source=str(path)))["label"]) == ["01", "", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": "/nowhere.csv"}, "data.source /nowhere.csv: no such file"),
+        ({"text": "txt"}, "data.text: no column 'txt' (did you mean 'text'?)"),
+        ({"group": "zzz"}, "data.group: no column 'zzz' (columns are text, label, document)"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, change, said) -> None:
+    spec = DataSpec(source=str(write(tmp_path, "csv"))).model_copy(update=change)
+    with pytest.raises(DataError) as caught:
+        source.load(spec)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("empty.csv", "", "is empty"),
+        ("header.csv", "text,label\n", "has no rows"),
+        ("torn.jsonl", '{"text": "a"\n', "cannot be read"),
+        ("wide.csv", "text,label\na,b\nc,d,e,f\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        source.load(DataSpec(source=str(tmp_path / name)))
+    assert "\n" not in str(caught.value)

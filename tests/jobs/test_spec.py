@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.spec import Spec
+
+BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"training": {"global_batch_size": 33}}, "no multiple of scaling.workers x training.micro_batch_size"),
+        ({"evaluation": {"metric": "bleu"}}, "'bleu' is none of accuracy, macro_f1"),
+        ({"data": {"source": "a", "split": {"by": "group"}}}, "split.by: group needs data.group"),
+        ({"data": {"source": "a", "split": {"by": "time"}}}, "split.by: time needs data.time"),
+        ({"data": {"source": "a", "split": {"train": 0.9}}}, "must be 1, not 1.2"),
+        ({"data": {"source": "a", "labels": ["one"]}}, "at least two labels"),
+        ({"data": {"source": "a", "labels": ["a", "a"]}}, "each named once"),
+        ({"sweep": {"grace_epochs": 9}}, "more than sweep.epochs"),
+        ({"sweep": {"search": {"training.lr": {"uniform": [0, 1]}}}}, "the spec has no 'training.lr'"),
+        ({"sweep": {"search": {"method.rank": {"uniform": [2, 1]}}}}, "low 2 is not below high 1"),
+        ({"sweep": {"search": {"method.rank": {}}}}, "needs exactly one of"),
+        ({"sweep": {"search": {"method.rank": {"choice": []}}}}, "choice is empty"),
+        ({"name": "Not A Name"}, "String should match pattern"),
+        ({"training": {"learning_rate": float("nan")}}, "finite number"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(part, said) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Spec.model_validate(BASE | part)
+    assert said in str(caught.value)
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Spec.model_validate(BASE).name = "y"
+
+
+def test_values_are_set_by_dotted_key_and_validated_again() -> None:
+    spec = Spec.model_validate(BASE)
+    changed = spec.with_values({"training.learning_rate": 0.5, "method.rank": 4})
+    assert (changed.training.learning_rate, changed.method.rank) == (0.5, 4)
+    assert spec.training.learning_rate != 0.5
+    with pytest.raises(ValidationError):
+        spec.with_values({"scaling.workers": 3})
+
+
+def test_the_hash_is_of_what_it_says() -> None:
+    spec = Spec.model_validate(BASE)
+    assert spec.hash == Spec.model_validate(BASE | {"task": "text-classification"}).hash
+    assert spec.hash != spec.with_values({"training.seed": 1}).hash
+
+
+def test_accumulation_follows_from_the_batches() -> None:
+    spec = Spec.model_validate(BASE | {"training": {"global_batch_size": 128, "micro_batch_size": 16}})
+    assert spec.gradient_accumulation_steps == 4

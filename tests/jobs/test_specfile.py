@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import SpecError
+from jobs import specfile
+from jobs.template import TEMPLATE
+
+BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        (BASE | {"trainig": {}}, "unknown key 'trainig', did you mean 'training'?"),
+        (BASE | {"training": {"learningrate": 1}}, "did you mean 'training.learning_rate'?"),
+        (BASE | {"learning_rate": 1}, "did you mean 'training.learning_rate'?"),
+        (BASE | {"zzzz": 1}, "known here: name, task, base_model"),
+        ({"name": "x"}, "'base_model' is missing; 'data' is missing"),
+        (BASE | {"training": {"epochs": "many"}}, "training.epochs: input should be a valid integer"),
+        (BASE | {"sweep": {"search": {"method.rank": {"unifrm": [1, 2]}}}}, "unknown key"),
+        ([], "input should be"),
+    ],
+)
+def test_each_fault_is_one_line_with_its_mend(tree, said) -> None:
+    with pytest.raises(SpecError) as caught:
+        specfile.parse(tree, where="x.yaml")
+    line = str(caught.value)
+    assert said.lower() in line.lower()
+    assert "\n" not in line
+    assert line.startswith("x.yaml: ")
+
+
+@given(st.text())
+def test_an_override_is_read_or_refused_and_never_anything_else(text: str) -> None:
+    try:
+        key, _ = specfile.parse_override(text)
+    except SpecError as error:
+        assert "KEY=VALUE" in str(error)
+    else:
+        assert key
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("a.b=2e-4", 2e-4), ("a=3", 3), ("a=[1, x]", [1, "x"]), ("a=x=y", "x=y"), ("a=null", None)]
+)
+def test_values_are_yaml(text: str, value: object) -> None:
+    assert specfile.parse_override(text)[1] == value
+
+
+def test_overrides_win_and_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "spec.yaml"
+    file.parent.mkdir()
+    file.write_text("name: x\nbase_model: ./model\ndata: {source: ../data.csv}\n")
+    spec = specfile.load(file, ["training.learning_rate=2e-4", "method.rank=4"])
+    assert (spec.training.learning_rate, spec.method.rank) == (2e-4, 4)
+    assert spec.data.source == str(tmp_path / "data.csv")
+    assert spec.base_model == str(tmp_path / "deep" / "model")
+
+
+@pytest.mark.parametrize(("text", "said"), [("a: [1", ":1: is not YAML"), ("- 1", "is not a mapping"), ("", "is not a map")])
+def test_a_file_that_holds_no_spec(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError, match=said):
+        specfile.load(file)
+
+
+def test_what_is_dumped_loads_as_the_same_spec(tmp_path: Path) -> None:
+    spec = specfile.parse(BASE | {"data": {"source": "/a.csv"}})
+    (tmp_path / "spec.yaml").write_text(specfile.dump(spec))
+    assert specfile.load(tmp_path / "spec.yaml") == spec
+
+
+def test_the_template_is_a_valid_spec(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(TEMPLATE)
+    assert specfile.load(tmp_path / "spec.yaml").name == "my-project"

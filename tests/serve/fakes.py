@@ -1,0 +1,64 @@
+"""Stand-ins for a loaded model and the registry, importable by Ray's workers too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cluster.registry import CHAMPION, ModelVersion
+from jobs.predictor import Output
+
+LABELS = ("negative", "positive")
+
+
+class FakePredictor:
+    """Sure of `share` for every text; its labels are fixed."""
+
+    labels = LABELS
+
+    def __init__(self, share: float = 0.75) -> None:
+        self.share = share
+        self.calls: list[list[str]] = []
+
+    def __call__(self, texts: Sequence[str]) -> list[Output]:
+        self.calls.append(list(texts))
+        scores = {"negative": 1 - self.share, "positive": self.share}
+        return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
+
+
+def load(folder: Path) -> FakePredictor:
+    """The model whose share is written in the folder."""
+    return FakePredictor(float((folder / "share.txt").read_text()))
+
+
+def write_version(folder: Path, share: float, golden: float | None = None) -> Path:
+    """Files of a version; `golden` is what its trainer answered, when that was something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "share.txt").write_text(str(share))
+    trained = share if golden is None else golden
+    (folder / "golden.json").write_text(json.dumps({"inputs": ["a", "b"], "scores": [[1 - trained, trained]] * 2}))
+    return folder
+
+
+def version(number: int) -> ModelVersion:
+    return ModelVersion("m", number, f"run{number}", f"file:///{number}", {}, (CHAMPION,), 1e9)
+
+
+class FakeRegistry:
+    """Aliases in memory; folders by version."""
+
+    def __init__(self, folders: dict[int, Path]) -> None:
+        self.folders, self.champion = folders, 1
+        self.away = False
+
+    def find(self, model: str, alias: str) -> ModelVersion | None:
+        if self.away:
+            raise ConnectionError("the registry is away")
+        assert (model, alias) == ("m", CHAMPION)
+        return version(self.champion)
+
+    def download(self, found: ModelVersion) -> Path:
+        return self.folders[found.version]

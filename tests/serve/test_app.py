@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve import app
+from serve.engine import Engine
+from serve.predictions import FEEDBACK, PREDICTIONS
+from serve.service import Answered, Service
+from serve.spool import Spool
+
+from . import fakes
+from .test_spool import tables
+
+PREDICT = "/v1/models/m/predict"
+
+
+class Server:
+    """The application over a fake model and a real spool."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spool = Spool(folder)
+        self.engine: Engine | None = Engine(fakes.version(7), fakes.FakePredictor())
+
+        async def answer(texts: Sequence[str]) -> Answered:
+            assert self.engine is not None
+            return Answered(self.engine, self.engine.predictor(texts))
+
+        self.service = Service("m", self.spool, lambda: self.engine, answer)
+        self.api = app.build(self.service, max_inputs=4, failed=lambda: {6: "broken"})
+
+    async def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
+        transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, json=body)
+
+    def logged(self) -> dict[str, list[dict[str, object]]]:
+        into = tables()
+        self.spool.flush(into)
+        return {name: table.rows for name, table in into.items()}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(("inputs", "texts"), [("one", ["one"]), (["a", "b", "c"], ["a", "b", "c"])])
+async def test_answers_are_in_the_spool_before_they_are_sent(server: Server, inputs, texts) -> None:
+    answer = await server.ask("POST", PREDICT, {"inputs": inputs})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["model"], body["version"], len(body["predictions"])) == ("m", 7, len(texts))
+    rows = server.logged()[PREDICTIONS]
+    assert [row["prediction_id"] for row in rows] == [p["prediction_id"] for p in body["predictions"]]
+    assert [row["input"] for row in rows] == texts
+    assert body["predictions"][0]["scores"] == {"negative": 0.25, "positive": 0.75}
+
+
+async def test_feedback_comes_back_by_prediction_id(server: Server) -> None:
+    made = (await server.ask("POST", PREDICT, {"inputs": ["a", "b"]})).json()["predictions"]
+    one = {"prediction_id": made[0]["prediction_id"], "label": "negative"}
+    many = {"feedback": [{"prediction_id": made[1]["prediction_id"], "label": "positive"}]}
+    assert (await server.ask("POST", "/v1/feedback", one)).json() == {"accepted": 1}
+    assert (await server.ask("POST", "/v1/feedback", many)).json() == {"accepted": 1}
+    rows = server.logged()[FEEDBACK]
+    assert [(row["prediction_id"], row["label"]) for row in rows] == [
+        (made[0]["prediction_id"], "negative"),
+        (made[1]["prediction_id"], "positive"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v1/models/other/predict", {"inputs": "a"}, 404, "no model 'other' is served here (this is 'm')"),
+        (PREDICT, {"inputs": ["a"] * 5}, 422, "5 inputs in one request (send at most 4)"),
+        (PREDICT, {"inputs": []}, 422, None),
+        (PREDICT, {"inputs": [""]}, 422, None),
+        (PREDICT, {"inputs": "a", "temperature": 1}, 422, None),
+        ("/v1/feedback", {"prediction_id": "nonsense", "label": "positive"}, 422, "'nonsense' is no prediction id"),
+        ("/v1/feedback", {"prediction_id": f"x.1.{'0' * 22}", "label": "positive"}, 404, "no model 'x' is served here"),
+        ("/v1/feedback", {"prediction_id": f"m.1.{'0' * 22}", "label": "happy"}, 422, "'happy' is no label of m"),
+    ],
+)
+async def test_a_bad_request_gets_one_clear_line(server: Server, path, body, status, said) -> None:
+    answer = await server.ask("POST", path, body)
+    assert answer.status_code == status
+    if said is not None:
+        assert answer.json()["detail"].startswith(said)
+    assert not any(server.logged().values())
+
+
+async def test_feedback_is_taken_whole_or_not_at_all(server: Server) -> None:
+    made = (await server.ask("POST", PREDICT, {"inputs": ["a"]})).json()["predictions"][0]["prediction_id"]
+    labels = [{"prediction_id": made, "label": "positive"}, {"prediction_id": made, "label": "no such"}]
+    assert (await server.ask("POST", "/v1/feedback", {"feedback": labels})).status_code == 422
+    assert server.logged()[FEEDBACK] == []
+
+
+async def test_models_and_health(server: Server) -> None:
+    served = (await server.ask("GET", "/v1/models")).json()[0]
+    assert (served["name"], served["version"], served["labels"]) == ("m", 7, ["negative", "positive"])
+    assert served["failed"] == {"6": "broken"}
+    assert (await server.ask("GET", "/healthz")).json() == {"status": "ok"}
+
+
+async def test_before_a_version_is_loaded_the_answer_is_503(server: Server) -> None:
+    server.engine = None
+    for method, path, body in (("GET", "/healthz", None), ("POST", PREDICT, {"inputs": "a"})):
+        answer = await server.ask(method, path, body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "no version of this model is loaded yet" in answer.json()["detail"]
+
+
+async def test_an_answer_that_cannot_be_written_down_is_not_given(server: Server, monkeypatch) -> None:
+    def full(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(server.spool, "_write", full)
+    answer = await server.ask("POST", PREDICT, {"inputs": "a"})
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("the prediction log cannot be written: ")
+
+
+async def test_openapi_names_every_route(server: Server) -> None:
+    paths = (await server.ask("GET", "/openapi.json")).json()["paths"]
+    assert set(paths) == {"/v1/models/{model}/predict", "/v1/feedback", "/v1/models", "/healthz"}

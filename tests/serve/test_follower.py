@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError
+from serve import engine
+from serve.follower import AliasFollower
+
+from . import fakes
+
+
+def follower(tmp_path: Path, **golden: float) -> tuple[fakes.FakeRegistry, AliasFollower]:
+    folders = {n: fakes.write_version(tmp_path / str(n), 0.5 + n / 10, golden.get(f"v{n}")) for n in (1, 2, 3)}
+    registry = fakes.FakeRegistry(folders)
+    return registry, AliasFollower(registry, "m", 0.01, lambda v, path: engine.load(v, path, fakes.load))
+
+
+def wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not until() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert until()
+
+
+def serving(made: AliasFollower) -> int:
+    assert made.engine is not None
+    return made.engine.version.version
+
+
+def test_it_loads_the_champion_and_follows_the_alias(tmp_path: Path) -> None:
+    registry, made = follower(tmp_path)
+    made.start()
+    assert serving(made) == 1
+    registry.champion = 3
+    wait(lambda: serving(made) == 3)
+    registry.champion = 1
+    wait(lambda: serving(made) == 1)
+    made.stop()
+
+
+def test_a_version_that_fails_takes_no_traffic_and_is_named(tmp_path: Path) -> None:
+    registry, made = follower(tmp_path, v2=0.1)
+    made.start()
+    registry.champion = 2
+    wait(lambda: 2 in made.failed)
+    assert serving(made) == 1
+    assert "away from its trainer" in made.failed[2]
+    registry.champion = 3
+    wait(lambda: serving(made) == 3)
+    made.stop()
+
+
+def test_a_registry_that_is_away_for_a_moment_changes_nothing(tmp_path: Path, caplog) -> None:
+    registry, made = follower(tmp_path)
+    made.start()
+    registry.away = True
+    wait(lambda: "could not be asked" in caplog.text)
+    registry.away, registry.champion = False, 2
+    wait(lambda: serving(made) == 2)
+    made.stop()
+
+
+def test_a_first_version_that_fails_is_said_at_once(tmp_path: Path) -> None:
+    _, made = follower(tmp_path, v1=0.1)
+    with pytest.raises(ClusterError, match="m version 1"):
+        made.start()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import UserError
+from cluster.storage import Storage
+from serve.predictions import KINDS, Feedback, Prediction, feedback_log, new_id, parse_id, prediction_log, utc_now
+
+
+def prediction(text: str = "what a day", model: str = "m", version: int = 1) -> Prediction:
+    scores = {"negative": 0.25, "positive": 0.75}
+    embedding = np.array([0.5, -1.25], dtype=np.float32)
+    return Prediction(new_id(model, version), utc_now(), model, version, text, "positive", 0.75, scores, embedding)
+
+
+@given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True), st.integers(1, 10**6))
+def test_an_id_says_its_model_and_version(model: str, version: int) -> None:
+    assert parse_id(new_id(model, version)) == (model, version)
+
+
+@given(st.text())
+def test_any_other_text_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match="is no prediction id") as caught:
+        parse_id(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_of_one_version_sort_by_time() -> None:
+    ids = [new_id("m", 1) for _ in range(50)]
+    stamps = [i[: -len("00000000")] for i in ids]
+    assert stamps == sorted(stamps)
+    assert len(set(ids)) == len(ids)
+
+
+@given(st.text())
+def test_a_record_survives_its_json_line(text: str) -> None:
+    made = prediction(text)
+    back = KINDS[made.table].from_record(json.loads(json.dumps(made.to_record())))
+    assert isinstance(back, Prediction)
+    assert (back.input, back.at, back.scores) == (made.input, made.at, made.scores)
+    assert back.embedding.tolist() == made.embedding.tolist()
+
+
+def test_the_tables_take_the_rows(tmp_path) -> None:
+    storage = Storage(str(tmp_path))
+    made = prediction()
+    said = Feedback(made.prediction_id, utc_now(), "m", "negative")
+    prediction_log(storage).append([made.to_row()])
+    feedback_log(storage).append([said.to_row()])
+    row = prediction_log(storage).read([("model", "=", "m")]).to_pylist()[0]
+    assert row["embedding"] == [0.5, -1.25]
+    assert row["at"] == made.at
+    assert json.loads(row["scores"]) == made.scores
+    assert feedback_log(storage).read().to_pylist()[0]["label"] == "negative"

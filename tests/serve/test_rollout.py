@@ -1,0 +1,89 @@
+"""Real Ray Serve, real HTTP, a real registry; only the model is a fake."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cluster.registry import Registry
+from cluster.settings import Settings
+from cluster.storage import Storage
+from cluster.tracking import Tracker
+from jobs.spec import Spec
+from serve import rollout
+from serve.client import Client
+from serve.predictions import feedback_log, prediction_log
+
+from . import fakes
+
+pytestmark = pytest.mark.ray
+
+
+def register(settings: Settings, folder: Path, share: float, golden: float | None = None) -> int:
+    fakes.write_version(folder, share, golden)
+    with Tracker(settings, "tiny").run("fake", {}, {}) as run:
+        source = run.log_folder(folder, "model")
+    return Registry(settings).register("tiny", run.id, source, {"dataset": "none"}).version
+
+
+def served(url: str) -> dict[str, object]:
+    found: dict[str, object] = httpx.get(f"{url}/v1/models").json()[0]
+    return found
+
+
+def wait(until: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert until()
+
+
+def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: str, spec: Spec, tmp_path: Path) -> None:
+    settings = Settings(storage=str(tmp_path / "store"))
+    registry = Registry(settings)
+    for number, (share, golden) in enumerate([(0.6, None), (0.7, None), (0.8, 0.2)], start=1):
+        assert register(settings, tmp_path / str(number), share, golden) == number
+    registry.promote("tiny", 1)
+    url = rollout.start(spec, settings, load=fakes.load)
+    answered: list[tuple[str, int]] = []
+    failures: list[Exception] = []
+    ended = threading.Event()
+
+    def keep_asking() -> None:
+        client = Client(url, "tiny")
+        while not ended.is_set():
+            try:
+                answer = client.predict(["what a day", "never again"])
+            except Exception as error:  # counted: there must be none
+                failures.append(error)
+                continue
+            answered.extend((p["prediction_id"], answer["version"]) for p in answer["predictions"])
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait(lambda: len(answered) > 20)
+    registry.promote("tiny", 2)
+    wait(lambda: served(url)["version"] == 2)
+    registry.promote("tiny", 3)
+    wait(lambda: bool(served(url)["failed"]))
+    assert served(url)["version"] == 2
+    registry.promote("tiny", 1)
+    wait(lambda: served(url)["version"] == 1)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    Client(url, "tiny").feedback({answered[0][0]: "negative"})
+    rollout.stop()
+
+    assert failures == []
+    assert {version for _, version in answered} == {1, 2}
+    storage = Storage.from_settings(settings)
+    logged = prediction_log(storage).read(columns=["prediction_id"])["prediction_id"].to_pylist()
+    assert sorted(logged) == sorted(prediction for prediction, _ in answered)
+    assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]

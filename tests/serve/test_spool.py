@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.storage import Storage
+from serve.predictions import FEEDBACK, PREDICTIONS, Feedback, feedback_log, prediction_log, utc_now
+from serve.spool import Flusher, Spool, adopt
+
+from .test_predictions import prediction
+
+
+class Killed(BaseException):
+    """Where a test ends the process, in thought."""
+
+
+class FakeTable:
+    """Remembers transactions as Delta does; `dies` kills before or after the append with that number of calls."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.landed: dict[str, int] = {}
+        self.calls = 0
+        self.dies: tuple[int, str] | None = None
+
+    def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
+        self.calls += 1
+        if self.dies == (self.calls, "before"):
+            raise Killed
+        assert transaction is not None
+        app, number = transaction
+        fresh = self.landed.get(app, -1) < number
+        if fresh:
+            self.rows += rows
+            self.landed[app] = number
+        if self.dies == (self.calls, "after"):
+            raise Killed
+        return fresh
+
+
+def tables() -> dict[str, Any]:
+    return {PREDICTIONS: FakeTable(), FEEDBACK: FakeTable()}
+
+
+def said(prediction_id: str) -> Feedback:
+    return Feedback(prediction_id, utc_now(), "m", "positive")
+
+
+def ids(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted(row["prediction_id"] for row in rows)
+
+
+def test_what_was_appended_is_moved_once_and_its_file_is_gone(tmp_path: Path) -> None:
+    spool, into = Spool(tmp_path), tables()
+    made = [prediction() for _ in range(3)]
+    spool.append(made)
+    spool.append([said(made[0].prediction_id)])
+    assert spool.flush(into) == 4
+    assert spool.flush(into) == 0
+    assert ids(into[PREDICTIONS].rows) == sorted(p.prediction_id for p in made)
+    assert ids(into[FEEDBACK].rows) == [made[0].prediction_id]
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(deadline=None)
+@given(
+    batches=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    dies=st.tuples(st.integers(1, 4), st.sampled_from(["before", "after"])),
+    table=st.sampled_from([PREDICTIONS, FEEDBACK]),
+)
+def test_killed_at_any_append_every_row_lands_once(tmp_path_factory, batches, dies, table) -> None:
+    folder, into = tmp_path_factory.mktemp("spool"), tables()
+    into[table].dies = dies
+    spool, sent = Spool(folder), []
+    for size in batches:
+        made = [prediction() for _ in range(size)]
+        spool.append([*made, said(made[0].prediction_id)])
+        sent += made
+        try:
+            spool.flush(into)
+        except Killed:
+            break
+    os.close(spool._owner)  # as the kernel does for a process that is gone
+    into[table].dies = None
+    adopt(folder, into)
+    assert ids(into[PREDICTIONS].rows) == sorted(p.prediction_id for p in sent)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_torn_last_line_is_left_out_and_nothing_else(tmp_path: Path) -> None:
+    spool, into = Spool(tmp_path), tables()
+    made = prediction()
+    spool.append([made])
+    with spool._open_path.open("ab") as file:
+        file.write(b'{"table": "predictions", "prediction_id": "m.1.')
+    spool.flush(into)
+    assert ids(into[PREDICTIONS].rows) == [made.prediction_id]
+    spool.close()
+
+
+def test_a_living_owner_is_not_robbed(tmp_path: Path) -> None:
+    spool, into = Spool(tmp_path), tables()
+    spool.append([prediction()])
+    assert adopt(tmp_path, into) == 0
+    assert spool.flush(into) == 1
+    spool.close()
+
+
+def test_a_failing_table_keeps_the_order_and_loses_nothing(tmp_path: Path) -> None:
+    class Down(FakeTable):
+        def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
+            if self.calls < 2:
+                self.calls += 1
+                raise OSError("no such bucket")
+            return super().append(rows, transaction)
+
+    into = tables() | {PREDICTIONS: Down()}
+    spool, made = Spool(tmp_path), [prediction() for _ in range(3)]
+    for row in made[:2]:
+        spool.append([row])
+        with pytest.raises(OSError, match="no such bucket"):
+            spool.flush(into)
+    spool.append([made[2]])
+    assert spool.flush(into) == 3
+    assert [row["prediction_id"] for row in into[PREDICTIONS].rows] == [p.prediction_id for p in made]
+    spool.close()
+
+
+def test_the_flusher_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Once(FakeTable):
+        def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
+            if not self.calls:
+                self.calls += 1
+                raise OSError("away for a moment")
+            return super().append(rows, transaction)
+
+    into = tables() | {PREDICTIONS: Once()}
+    spool = Spool(tmp_path)
+    made = prediction()
+    spool.append([made])
+    flusher = Flusher(spool, tmp_path, into, seconds=0.01)
+    until = time.monotonic() + 10
+    while not into[PREDICTIONS].rows and time.monotonic() < until:
+        time.sleep(0.01)
+    flusher.stop()
+    assert ids(into[PREDICTIONS].rows) == [made.prediction_id]
+    assert "rows stay spooled" in caplog.text
+
+
+_WRITER = """
+import sys, itertools
+from pathlib import Path
+from cluster.storage import Storage
+from serve.predictions import FEEDBACK, PREDICTIONS, feedback_log, prediction_log
+from serve.spool import Flusher, Spool
+from tests.serve.test_predictions import prediction
+folder, storage = Path(sys.argv[1]), Storage(sys.argv[2])
+spool = Spool(folder)
+Flusher(spool, folder, {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage)}, 0.05)
+for _ in itertools.count():
+    made = prediction()
+    spool.append([made])
+    print(made.prediction_id, flush=True)  # the acknowledgement
+"""
+
+
+def test_kill_9_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    folder, storage, acknowledged = tmp_path / "spool", Storage(str(tmp_path / "store")), []
+    for seconds in (0.4, 0.7, 1.1):
+        out = (tmp_path / f"{seconds}").open("w+")
+        writer = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(_WRITER), str(folder), storage.root], stdout=out, cwd=Path.cwd()
+        )
+        until = time.monotonic() + 60
+        while not (tmp_path / f"{seconds}").stat().st_size and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(seconds)
+        writer.send_signal(signal.SIGKILL)
+        assert writer.wait() == -signal.SIGKILL
+        out.seek(0)
+        acknowledged += [line.strip() for line in out if line.endswith("\n")]
+        out.close()
+    adopt(folder, {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage)})
+    logged = prediction_log(storage).read(columns=["prediction_id"])["prediction_id"].to_pylist()
+    assert len(acknowledged) > 100
+    assert len(logged) == len(set(logged))
+    assert set(acknowledged) <= set(logged)
