@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cluster.errors import GateRefused, NotFoundError, RehoneError, UserError
+from cluster.errors import GateRefusedError, NotFoundError, RehoneError, UserError
 from cluster.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
     model.check(loaded.base_model)
     counts = {str(k): int(v) for k, v in rows["split"].value_counts().items()}
     said = ", ".join(f"{n} {name}" for name, n in counts.items())
-    _answer({"name": loaded.name, "hash": loaded.hash, "rows": counts}, json, f"{spec} is fine: {len(rows)} rows ({said})")
+    _answer(
+        {"name": loaded.name, "hash": loaded.hash, "rows": counts}, json, f"{spec} is fine: {len(rows)} rows ({said})"
+    )
 
 
 @app.command(epilog="Example: `rehone schema > rehone.schema.json`")
@@ -216,7 +218,9 @@ def predict(
 
     loaded, place = _spec(spec, None), _place()
     answer = Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name).predict(inputs)
-    lines = [f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)]
+    lines = [
+        f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)
+    ]
     _answer(answer, json, "\n".join(lines))
 
 
@@ -272,7 +276,9 @@ def status(spec: SpecPath, *, json: Json = False) -> None:
 @app.command(epilog="Example: `rehone demo --fast`")
 def demo(
     *,
-    fast: Annotated[bool, typer.Option("--fast", help="Less data and fewer epochs: minutes less, worse figures.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Less data and fewer epochs: minutes less, worse figures.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """The whole loop on real data: train, serve, drift, retrain, promote."""
@@ -347,7 +353,7 @@ def _answer(value: Any, json: bool, text: str) -> None:
 
 def _refuse_unless(verdict: Any) -> None:
     if not verdict.promote:
-        raise GateRefused("; ".join(verdict.reasons))
+        raise GateRefusedError("; ".join(verdict.reasons))
 
 
 if __name__ == "__main__":

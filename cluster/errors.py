@@ -53,7 +53,7 @@ class TrainingError(ClusterError):
     """A training run or sweep ended without a usable result."""
 
 
-class GateRefused(RehoneError):
+class GateRefusedError(RehoneError):
     """The gate judged the challenger and kept the champion."""
 
     exit_code = 3

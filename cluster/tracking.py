@@ -22,7 +22,10 @@ _MAX_PARAM_LENGTH = 6000
 
 
 def tracking_uri(settings: Settings) -> str:
-    """The configured server, else a SQLite file under a local root. Raises UserError for a remote root without a server."""
+    """The configured server, else a SQLite file under a local root.
+
+    Raises UserError for a remote root without a server.
+    """
     if settings.tracking_uri:
         return settings.tracking_uri
     if not settings.is_local:

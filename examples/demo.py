@@ -54,9 +54,10 @@ class Sizes:
     """Predictions that pass before the true label of one arrives."""
     overrides: tuple[str, ...] = (
         "monitoring.window=250",
-        "monitoring.check_seconds=1",
-        "monitoring.min_labels=1500",
+        "monitoring.check_seconds=2",
+        "monitoring.min_labels=2000",
         "serving.port=0",
+        "retrain.epochs=2",
     )
 
 
@@ -140,7 +141,10 @@ def _rows(paths: dict[str, Path]) -> dict[str, list[Row]]:
     """Traffic: tweets that the spec never sees, and movie sentences, in a fixed random order."""
     known = {normalise(row["text"]) for row in sentiment_data.read(paths["train"])}
     tweets = [row for row in sentiment_data.read(paths["tweets"]) if sentiment_data.held_out(row)]
-    found = {"tweets": [r for r in tweets if normalise(r["text"]) not in known], "movies": sentiment_data.read(paths["movies"])}
+    found = {
+        "tweets": [r for r in tweets if normalise(r["text"]) not in known],
+        "movies": sentiment_data.read(paths["movies"]),
+    }
     for rows in found.values():
         random.Random(0).shuffle(rows)  # noqa: S311 - an order, not a secret
     return {name: [Row(r["text"], r["label"]) for r in rows] for name, rows in found.items()}
@@ -184,7 +188,9 @@ def _watching(spec: Spec, place: Place, jobs: str, story: Story, traffic: Traffi
 def _calm(rows: list[Row], story: Story, traffic: Traffic, spec: Spec) -> None:
     with story.stage("phase 1", f"{len(rows)} tweets nobody has trained on; nothing should ring"):
         traffic.send("tweets", rows)
-        _wait_for(lambda: len(story.decisions) == len(rows) // spec.monitoring.window, 60, "the windows were not judged")
+        _wait_for(
+            lambda: len(story.decisions) == len(rows) // spec.monitoring.window, 60, "the windows were not judged"
+        )
         say(f"   accuracy {traffic.accuracy('tweets'):.3f}, {len(story.decisions)} decision(s)")
 
 
@@ -202,8 +208,9 @@ def _shift(movies: list[Row], sizes: Sizes, story: Story, traffic: Traffic, plac
         say(f"   accuracy {traffic.accuracy('movies'):.3f}; a job retrains, traffic goes on")
         before = place.registry.champion(spec.name).version
         while not controller.retrained(spec, place):
-            traffic.send("movies while retraining", [next(stream)])
-            time.sleep(0.3)  # the trickle of a quiet hour: two cores also train
+            for _ in range(4):
+                traffic.send("movies while retraining", [next(stream)])
+                time.sleep(0.7)  # the trickle of a quiet hour: two cores also train
         story.at["retrained"] = time.monotonic()
         champion = place.registry.champion(spec.name).version
         if champion == before:
@@ -228,12 +235,17 @@ def _wait_for(happened: Callable[[], bool], seconds: float, otherwise: str) -> N
 
 
 def _summary(spec: Spec, place: Place, story: Story, traffic: Traffic) -> dict[str, Any]:
-    names = {"tweets_before": "tweets", "movies_before": "movies", "movies_after": "movies after", "tweets_after": "tweets after"}
+    names = {
+        "tweets_before": "tweets",
+        "movies_before": "movies",
+        "movies_after": "movies after",
+        "tweets_after": "tweets after",
+    }
     accuracy = {key: round(traffic.accuracy(phase), 4) for key, phase in names.items()}
     lost = accuracy["tweets_before"] - accuracy["movies_before"]
     return {
         "accuracy": accuracy,
-        "recovered": round((accuracy["movies_after"] - accuracy["movies_before"]) / lost, 3) if lost > 0 else None,
+        "recovered": round((accuracy["movies_after"] - accuracy["movies_before"]) / lost, 3) if lost > 0 else 0.0,
         "phases": [
             {
                 "name": name,
@@ -255,8 +267,7 @@ def _summary(spec: Spec, place: Place, story: Story, traffic: Traffic) -> dict[s
             for v in place.registry.versions(spec.name)
         ],
         "decisions": [
-            {"at": d.at.isoformat(), "decision": d.action, "reason": "; ".join(d.reasons)}
-            for _, d in story.decisions
+            {"at": d.at.isoformat(), "decision": d.action, "reason": "; ".join(d.reasons)} for _, d in story.decisions
         ],
         "marks": story.marks,
         "stages": story.stages,
@@ -291,17 +302,25 @@ def _check(summary: dict[str, Any]) -> None:
 def table(summary: dict[str, Any]) -> str:
     """The summary for people."""
     phases = (
-        [p["name"], p["requests"], p["failed"], "" if p["accuracy"] is None else f"{p['accuracy']:.3f}", p["alarms"], p["retrains"]]
+        [
+            p["name"],
+            p["requests"],
+            p["failed"],
+            "" if p["accuracy"] is None else f"{p['accuracy']:.3f}",
+            p["alarms"],
+            p["retrains"],
+        ]
         for p in summary["phases"]
     )
     accuracy = summary["accuracy"]
     lost = accuracy["tweets_before"] - accuracy["movies_before"]
+    moved = accuracy["tweets_after"] - accuracy["tweets_before"]
     lines = [
         show.table("the loop", ["phase", "requests", "failed", "accuracy", "alarms", "retrains"], phases),
-        f"the shift cost {100 * lost:.1f} points; the retraining regained {100 * (summary['recovered'] or 0):.0f}% of them, "
-        f"tweets moved by {100 * (accuracy['tweets_after'] - accuracy['tweets_before']):+.1f} points",
-        f"alarm after {summary['alarm_after_requests']} requests of the new kind; retrained and swapped in "
-        f"{summary['retrain_seconds']:.0f} s with {summary['swap_failed_requests']} failed requests",
+        f"the shift cost {100 * lost:.1f} points, the retraining regained {summary['recovered']:.0%}",
+        f"tweets moved by {100 * moved:+.1f} points",
+        f"alarm after {summary['alarm_after_requests']} requests of the new kind",
+        f"retrained, swapped in {summary['retrain_seconds']:.0f} s, failed: {summary['swap_failed_requests']} requests",
         f"{summary['acknowledged']} answers acknowledged, {summary['logged']} in the prediction log",
         f"{summary['wall_seconds']:.0f} s; demo-summary.json and demo-accuracy.png tell the rest",
     ]

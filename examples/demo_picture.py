@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .traffic import Traffic
+from .traffic import Sent, Traffic
 
 _WINDOW = 100
 _COLOURS = {"shift": "tab:gray", "alarm": "tab:red", "retrain": "tab:orange", "promotion": "tab:green"}
@@ -21,7 +21,7 @@ def draw(traffic: Traffic, marks: Mapping[str, int], path: Path) -> None:
     axes = figure.subplots()
     start = 0
     for domain, sent in _stretches(traffic):
-        right = np.array([s.right for s in sent], dtype=float)
+        right = np.array([s.right for s in sent], dtype=np.float64)
         mean = np.convolve(right, np.ones(_WINDOW), "valid") / _WINDOW if len(right) >= _WINDOW else np.array([])
         colour = "tab:blue" if domain == "tweets" else "tab:purple"
         axes.plot(np.arange(len(mean)) + start + _WINDOW, mean, color=colour)
@@ -36,9 +36,9 @@ def draw(traffic: Traffic, marks: Mapping[str, int], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _stretches(traffic: Traffic) -> list[tuple[str, list[object]]]:
+def _stretches(traffic: Traffic) -> list[tuple[str, list[Sent]]]:
     """Runs of one domain, in order: the rolling mean must not mix them."""
-    runs: list[tuple[str, list[object]]] = []
+    runs: list[tuple[str, list[Sent]]] = []
     for sent in traffic.sent:
         domain = "tweets" if sent.phase.startswith("tweets") else "movies"
         if not runs or runs[-1][0] != domain:

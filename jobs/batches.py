@@ -55,7 +55,9 @@ def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[
     order = np.concatenate([order, np.resize(order, short)])
     size = np.asarray(lengths)
     pool = global_batch * _BUCKET
-    sorted_pools = [part[np.argsort(size[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
+    sorted_pools = [
+        part[np.argsort(size[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))
+    ]
     batches = np.concatenate(sorted_pools).reshape(-1, global_batch)
     return [batches[i] for i in draw.permutation(len(batches))]
 

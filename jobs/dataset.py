@@ -95,7 +95,9 @@ def read(storage: Storage, name: str, version: str) -> DatasetVersion:
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:
-    return pa.Table.from_pandas(frame.astype({c: "int64" if c == "row" else "str" for c in frame.columns}), preserve_index=False)
+    return pa.Table.from_pandas(
+        frame.astype({c: "int64" if c == "row" else "str" for c in frame.columns}), preserve_index=False
+    )
 
 
 def _hash(splits: Mapping[str, pd.DataFrame], labels: list[str], rules: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A model version against the untouched test split: one Scorecard for what is old and, after feedback, one for what is new."""
+"""A model version against the untouched test split: a Scorecard for old rows and, after feedback, one for new rows."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def answers(predictor: Predictor, data: DatasetVersion, storage: Storage) -> pd.
 def scorecards(rows: pd.DataFrame, labels: tuple[str, ...], spec: EvaluationSpec) -> Mapping[str, Scorecard]:
     """A Scorecard for `old` and, where there are such rows, for `new`."""
     return {
-        name: score(list(part["true"]), list(part["label"]), labels, resamples=spec.bootstrap, confidence=spec.confidence)
+        str(name): score(
+            list(part["true"]), list(part["label"]), labels, resamples=spec.bootstrap, confidence=spec.confidence
+        )
         for name, part in rows.groupby("slice", sort=False)
     }

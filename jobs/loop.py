@@ -127,7 +127,7 @@ def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
 def _step(engine: Any, train: Encoded, batch: Any, spec: Spec, rank: int, world: int) -> float:
     """One optimizer step; the mean loss of this rank's rows."""
     engine.train()
-    losses = []
+    losses: list[float] = []
     for rows in batches.micro_batches(batch, rank, world, spec.training.micro_batch_size):
         inputs = {k: v.to(engine.device) for k, v in train.batch(rows).items()}
         loss = engine(**inputs).loss
@@ -137,7 +137,7 @@ def _step(engine: Any, train: Encoded, batch: Any, spec: Spec, rank: int, world:
     return sum(losses) / len(losses)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is untyped here
 def _validate(engine: Any, data: Encoded, spec: Spec, rank: int, world: int) -> tuple[float, float]:
     """(loss, accuracy) over all ranks' rows."""
     engine.eval()

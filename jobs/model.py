@@ -28,7 +28,9 @@ def locate(base_model: str) -> str:
     package, _, inside = base_model.removeprefix(PACKAGE).partition("/")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise SpecError(f"package {package!r} is not installed", where=f"base_model {base_model}", mend="pip install it")
+        raise SpecError(
+            f"package {package!r} is not installed", where=f"base_model {base_model}", mend="pip install it"
+        )
     folder = Path(next(iter(found.submodule_search_locations))) / inside
     if not folder.is_dir():
         raise SpecError(f"package {package!r} has no folder {inside!r}", where=f"base_model {base_model}")

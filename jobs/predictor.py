@@ -58,7 +58,7 @@ class Predictor:
                 outputs[row] = output
         return [output for output in outputs if output is not None]
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
     def _forward(self, batch: dict[str, torch.Tensor]) -> list[Output]:
         tokens, mask = batch["input_ids"].to(self._device), batch["attention_mask"].to(self._device)
         answer = self._net(input_ids=tokens, attention_mask=mask, output_hidden_states=True)

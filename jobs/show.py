@@ -44,8 +44,14 @@ def sweep(swept: Swept) -> str:
     keys = list(swept.trials[0].values)
     ranked = sorted(swept.trials, key=lambda t: (t.validation_loss is None, t.validation_loss))
     rows = (
-        [t.id, *(f"{t.values[k]:.3g}" if isinstance(t.values[k], float) else t.values[k] for k in keys)]
-        + [_number(t.validation_loss), _number(t.validation_accuracy), f"{t.epochs:.1f}", t.error or t.status]
+        [
+            t.id,
+            *(_value(t.values[k]) for k in keys),
+            _number(t.validation_loss),
+            _number(t.validation_accuracy),
+            f"{t.epochs:.1f}",
+            t.error or t.status,
+        ]
         for t in ranked
     )
     return table("sweep, best first", ["trial", *keys, "validation loss", "accuracy", "epochs", ""], rows)
@@ -59,7 +65,8 @@ def versions(found: Sequence[ModelVersion]) -> str:
     if not found:
         return "no model is registered yet; `rehone train SPEC` makes one"
     rows = (
-        [v.model, v.version, ", ".join(v.aliases), v.tags.get("dataset", ""), v.run[:8], _when(v.created)] for v in found
+        [v.model, v.version, ", ".join(v.aliases), v.tags.get("dataset", ""), v.run[:8], _when(v.created)]
+        for v in found
     )
     return table("", ["model", "version", "alias", "dataset", "run", "created"], rows)
 
@@ -76,6 +83,10 @@ def _scorecard(name: str, card: Scorecard) -> str:
 
 def _interval(value: Interval) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _value(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None) -> str:

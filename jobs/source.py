@@ -31,7 +31,7 @@ def load(spec: DataSpec) -> pd.DataFrame:
     out["label"] = out["label"].map(_text)
     result = pd.DataFrame(out)
     result["group"] = result["group"].map(_text) if "group" in result else ""
-    result["time"] = result["time"] if "time" in result else None
+    result["time"] = result.get("time")
     result["row"] = range(1, len(result) + 1)
     return result
 
@@ -51,8 +51,11 @@ def _read(spec: DataSpec) -> pd.DataFrame:
         OSError,
     ) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
+        if "corresponds to no data" in cause:  # how datasets says that a file has a header and no rows
+            raise DataError("has no rows", where=spec.source) from None
         raise DataError(f"cannot be read: {cause}", where=spec.source) from None
-    return rows.to_pandas()
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame
 
 
 def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -37,28 +38,35 @@ class SplitSpec(Part):
     @model_validator(mode="after")
     def _adds_up(self) -> SplitSpec:
         total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
+        if not math.isclose(total, 1):
             raise ValueError(f"train + validation + test must be 1, not {total:g}")
         return self
 
 
 class DataSpec(Part):
-    source: str = Field(description="CSV, JSONL or Parquet file, a folder of them, or a hub name. Relative to the spec file.")
+    source: str = Field(
+        description="CSV, JSONL or Parquet file, a folder of them, or a hub name. Relative to the spec file."
+    )
     text: str = Field("text", description="Column with the input text.")
     label: str = Field("label", description="Column with the label.")
-    labels: tuple[str, ...] | None = Field(None, description="The labels that may occur; found in the data when not given.")
+    labels: tuple[str, ...] | None = Field(
+        None, description="The labels that may occur; found in the data when not given."
+    )
     group: str | None = Field(None, description="Column that says which rows belong together (split.by: group).")
     time: str | None = Field(None, description="Column with a date or a number that orders rows (split.by: time).")
     hub_split: str = Field("train", description="Which split to take when `source` is a hub name.")
     near_duplicates: float | None = Field(
-        0.9, gt=0, le=1, description="Jaccard similarity of word 3-grams from which two texts count as one; null keeps them."
+        0.9,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of word 3-grams from which two texts count as one; null keeps them.",
     )
     split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
 
     @field_validator("labels")
     @classmethod
     def _labels_differ(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if labels is not None and (len(labels) < 2 or len(set(labels)) != len(labels)):
+        if labels is not None and len(set(labels)) != max(2, len(labels)):
             raise ValueError("needs at least two labels, each named once")
         return labels
 
@@ -170,6 +178,7 @@ class MonitoringSpec(Part):
 class RetrainSpec(Part):
     start: Literal["champion", "base"] = Field("champion", description="Weights that a retraining starts from.")
     epochs: PositiveInt = Field(3, description="Passes over old and new rows, at most.")
+    rate: float = Field(0.4, gt=0, le=1, description="Share of the champion's learning rate, when starting from it.")
     replay: float = Field(1.0, ge=0, le=1, description="Share of the old training rows that is trained on again.")
     feedback_test_share: Share = Field(0.2, description="Share of the labelled feedback held out to judge on.")
 

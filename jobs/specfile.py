@@ -135,7 +135,9 @@ def _fields(model: Any, at: Iterable[int | str]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> Any:
-    return next((a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    return next(
+        (a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)), None
+    )
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

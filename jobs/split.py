@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,16 +65,22 @@ def _grouped(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:
     if groups.nunique() < len(SPLITS):
         raise DataError(f"has {groups.nunique()} group(s); a split by group needs at least {len(SPLITS)}")
     first = GroupShuffleSplit(1, train_size=spec.train, random_state=seed)
-    train, rest = next(first.split(rows, groups=groups))
     second = GroupShuffleSplit(1, train_size=spec.validation / (spec.validation + spec.test), random_state=seed)
-    validation, test = next(second.split(rest, groups=groups.iloc[rest]))
+    try:
+        train, rest = next(first.split(rows, groups=groups))
+        validation, test = next(second.split(rest, groups=groups.iloc[rest]))
+    except ValueError:  # scikit-learn's word for a side that would be empty
+        raise DataError(f"{groups.nunique()} groups are too few to split", mend="more groups or other shares") from None
     return _named(rows, rows.index[train], rows.index[rest[validation]], rows.index[rest[test]])
 
 
 def _timed(rows: pd.DataFrame, spec: SplitSpec) -> pd.Series[str]:
     times = _moments(rows)
     order = times.sort_values(kind="stable")
-    cuts = [order.iloc[min(len(rows) - 1, math.floor(len(rows) * share))] for share in (spec.train, spec.train + spec.validation)]
+    cuts = [
+        order.iloc[min(len(rows) - 1, math.floor(len(rows) * share))]
+        for share in (spec.train, spec.train + spec.validation)
+    ]
     # By value, not by position: rows of one moment stay together.
     split = np.select([times < cuts[0], times < cuts[1]], [TRAIN, VALIDATION], TEST)
     return pd.Series(split, index=rows.index)
@@ -90,7 +97,7 @@ def _moments(rows: pd.DataFrame) -> pd.Series[float]:
     return dates.astype("int64").astype(float)
 
 
-def _named(rows: pd.DataFrame, *parts: object) -> pd.Series[str]:
+def _named(rows: pd.DataFrame, *parts: pd.Index[Any]) -> pd.Series[str]:
     split = pd.Series("", index=rows.index)
     for name, part in zip(SPLITS, parts, strict=True):
         split.loc[part] = name

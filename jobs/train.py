@@ -162,7 +162,7 @@ def _progress(run: Run, label: str, total: int) -> Iterator[None]:
             rows = curve(run)
             if rows:
                 note = f"loss {rows[-1]['train_loss']:.3f}, validation {rows[-1]['validation_loss']:.3f}"
-                bar.update(rows[-1]["step"], f"{note} (accuracy {rows[-1]['validation_accuracy']:.3f})")
+                bar.update(int(rows[-1]["step"]), f"{note} (accuracy {rows[-1]['validation_accuracy']:.3f})")
 
     with meter(label, total) as bar:
         thread = threading.Thread(target=follow, args=(bar,), daemon=True)

@@ -118,7 +118,9 @@ def _jobs(address: str | None, model: str) -> list[dict[str, Any]]:
         say(str(error))
         return []
     return [
-        {"submission_id": job.submission_id, "status": job.status} for job in found if job.metadata.get("model") == model
+        {"submission_id": job.submission_id, "status": job.status}
+        for job in found
+        if job.metadata.get("model") == model
     ]
 
 

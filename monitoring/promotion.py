@@ -23,7 +23,9 @@ def settle(spec: Spec, place: Place, published: Published, data: DatasetVersion)
     """Judge a challenger against the champion on the same holdout, that of `data`, and act."""
     challenger, registry, journal = published.version, place.registry, Journal(place.storage)
     champion = registry.find(spec.name, CHAMPION)
-    verdict = judge(_scorecards(champion, spec, place, data) if champion else None, published.scorecards, spec.evaluation)
+    verdict = judge(
+        _scorecards(champion, spec, place, data) if champion else None, published.scorecards, spec.evaluation
+    )
     journal.write(spec.name, "verdict", "done", str(challenger.version), verdict.to_dict())
     registry.tag(spec.name, challenger.version, {"verdict": json.dumps(verdict.to_dict())})
     if verdict.promote:

@@ -32,15 +32,21 @@ def retrain(spec: Spec, place: Place) -> Retrained:
     folder = place.registry.download(champion)
     old = dataset.read(place.storage, spec.name, champion.tags["dataset"])
     feedback = labelled(place.storage, spec.name, None)
-    new = data.extend(spec, place.storage, old, feedback.rename(columns={"input": "text", "true": "label"})[["text", "label"]])
-    say(f"dataset {new.version}: {old.version} and {sum(map(new.size, new.counts)) - sum(map(old.size, old.counts))} new rows")
+    new = data.extend(
+        spec, place.storage, old, feedback.rename(columns={"input": "text", "true": "label"})[["text", "label"]]
+    )
+    say(f"dataset {new.version}: {new.source}")
     start = folder if spec.retrain.start == "champion" else None
     published = pipeline.train_and_publish(_as_champion(spec, folder), new, place, start=start, parent=champion)
     return Retrained(published, new, settle(spec, place, published, new))
 
 
 def _as_champion(spec: Spec, folder: Path) -> Spec:
-    """The champion's method and training values, which are the best known, for the retraining's epochs."""
+    """The champion's method and training values, which are the best known, for the retraining's epochs.
+
+    Weights that are to go on from where they are need smaller steps than new ones.
+    """
     best = Spec.model_validate(manifest(folder)["spec"])
-    training = best.training.model_copy(update={"epochs": spec.retrain.epochs})
+    rate = best.training.learning_rate * (spec.retrain.rate if spec.retrain.start == "champion" else 1)
+    training = best.training.model_copy(update={"epochs": spec.retrain.epochs, "learning_rate": rate})
     return spec.model_copy(update={"method": best.method, "training": training, "base_model": best.base_model})

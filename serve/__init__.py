@@ -1,1 +1,1 @@
-"""What stays up: the HTTP application, the engine behind it, the prediction log's writer, the swap to a new champion."""
+"""What stays up: the HTTP application, the engine behind it, the prediction log's writer, the swap of champions."""

@@ -7,15 +7,23 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from cluster.errors import NotFoundError, RehoneError, UserError
 
 from .predictions import Prediction
 from .service import NotReadyError, Service
 
+
+
+def _listed(given: object) -> object:
+    return [given] if isinstance(given, str) else given
+
+
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+Texts = Annotated[list[Text], BeforeValidator(_listed, json_schema_input_type=Text | list[Text])]
 
 
 class Body(BaseModel):
@@ -23,7 +31,7 @@ class Body(BaseModel):
 
 
 class PredictRequest(Body):
-    inputs: Text | list[Text] = Field(min_length=1, examples=[["what a day", "never again"]])
+    inputs: Texts = Field(min_length=1, examples=[["what a day", "never again"]])
 
 
 class Predicted(Body):
@@ -76,22 +84,25 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RehoneError, 503),
     (OSError, 503),
 )
-_PROBLEMS: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys((404, 422, 503), {"model": Problem})
 
 
 def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]]) -> FastAPI:
     """The application over one service. `failed` says which promoted versions could not be loaded."""
-    api = FastAPI(title="rehone", summary="Predictions of fine-tuned models, and their true labels when they are known.")
+    api = FastAPI(
+        title="rehone", summary="Predictions of fine-tuned models, and their true labels when they are known."
+    )
     for kind, status in _STATUS:
         api.add_exception_handler(kind, _handler(status))
+    api.add_exception_handler(RequestValidationError, _refuse)
 
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
     async def predict(model: str, body: PredictRequest) -> PredictResponse:
         """Label one text or many. Every answer is in the prediction log before it is sent."""
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        if len(texts) > max_inputs:
-            raise UserError(f"{len(texts)} inputs in one request", mend=f"send at most {max_inputs}")
-        made = await service.predict(model, texts)
+        if len(body.inputs) > max_inputs:
+            raise UserError(f"{len(body.inputs)} inputs in one request", mend=f"send at most {max_inputs}")
+        made = await service.predict(model, body.inputs)
         return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
 
     @api.post("/v1/feedback", responses=_PROBLEMS)
@@ -100,7 +111,7 @@ def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]
         labels = body.feedback if isinstance(body, Labels) else [body]
         return Accepted(accepted=service.feedback([(label.prediction_id, label.label) for label in labels]))
 
-    @api.get("/v1/models", responses=_PROBLEMS)
+    @api.get("/v1/models", responses=_NOT_READY)
     async def models() -> list[Served]:
         """What is served now."""
         engine = service.engine()
@@ -116,7 +127,7 @@ def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]
             )
         ]
 
-    @api.get("/healthz", responses=_PROBLEMS)
+    @api.get("/healthz", responses=_NOT_READY)
     async def healthz() -> Health:
         """200 when a version is loaded, 503 until then."""
         service.engine()
@@ -126,9 +137,14 @@ def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]
 
 
 def _predicted(made: Prediction) -> Predicted:
-    return Predicted(
-        prediction_id=made.prediction_id, label=made.label, confidence=made.confidence, scores=made.scores
-    )
+    return Predicted(prediction_id=made.prediction_id, label=made.label, confidence=made.confidence, scores=made.scores)
+
+
+def _refuse(_: Request, error: Exception) -> JSONResponse:
+    """One line that names the fields; not the input, which JSON cannot always repeat (half a surrogate pair)."""
+    assert isinstance(error, RequestValidationError)
+    said = (f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors())
+    return JSONResponse({"detail": "; ".join(said)}, 422)
 
 
 def _handler(status: int) -> Callable[[Request, Exception], JSONResponse]:

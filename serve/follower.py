@@ -45,13 +45,14 @@ class AliasFollower:
         self._thread.join()
 
     def look(self) -> None:
-        """Swap if the champion is another version than the one that serves."""
+        """Swap if the champion is another version than the one that serves. Raises the registry's faults: look again."""
         wanted = self._registry.find(self._model, CHAMPION)
         now = self.engine.version.version if self.engine else None
         if wanted is None or wanted.version == now or wanted.version in self.failed:
             return
+        folder = self._registry.download(wanted)
         try:
-            engine = self._load(wanted, self._registry.download(wanted))
+            engine = self._load(wanted, folder)
         except Exception as error:
             # Whatever is wrong with a version: it takes no traffic, and what serves goes on.
             self.failed[wanted.version] = str(error)

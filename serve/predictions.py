@@ -22,9 +22,18 @@ from cluster.tables import Table
 _ID = re.compile(r"(?P<model>[a-z0-9][a-z0-9-]*)\.(?P<version>[1-9][0-9]*)\.[0-9a-f]{22}")
 _AT = pa.field("at", pa.timestamp("us", tz="UTC"))
 _PREDICTIONS = pa.schema(
-    [("prediction_id", pa.string()), _AT, ("day", pa.string()), ("model", pa.string()), ("version", pa.int64())]
-    + [("input", pa.string()), ("label", pa.string()), ("confidence", pa.float64()), ("scores", pa.string())]
-    + [("embedding", pa.list_(pa.float32()))]
+    [
+        ("prediction_id", pa.string()),
+        _AT,
+        ("day", pa.string()),
+        ("model", pa.string()),
+        ("version", pa.int64()),
+        ("input", pa.string()),
+        ("label", pa.string()),
+        ("confidence", pa.float64()),
+        ("scores", pa.string()),
+        ("embedding", pa.list_(pa.float32())),
+    ]
 )
 _FEEDBACK = pa.schema(
     [("prediction_id", pa.string()), _AT, ("day", pa.string()), ("model", pa.string()), ("label", pa.string())]
@@ -33,7 +42,7 @@ PREDICTIONS, FEEDBACK = "predictions", "feedback"
 
 
 def new_id(model: str, version: int) -> str:
-    """An id that says which model and version answered; those of one version sort by time (microseconds, then chance)."""
+    """An id that says which model and version answered; those of one version sort by time (µs, then chance)."""
     return f"{model}.{version}.{time.time_ns() // 1000:014x}{token_hex(4)}"
 
 
@@ -98,7 +107,7 @@ class Feedback:
 
 
 Record = Prediction | Feedback
-KINDS: dict[str, type[Prediction] | type[Feedback]] = {PREDICTIONS: Prediction, FEEDBACK: Feedback}
+KINDS: dict[str, type[Prediction | Feedback]] = {PREDICTIONS: Prediction, FEEDBACK: Feedback}
 
 
 def prediction_log(storage: Storage) -> Table:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from ray import serve
+from ray.serve.context import _get_global_client
 
 from cluster.errors import ClusterError
 from cluster.registry import Registry
@@ -60,18 +61,18 @@ class Server:
         self._batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
         self._closed = False
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - the name Ray Serve looks for
+    def __serve_build_asgi_app__(self) -> FastAPI:
         return app.build(self._service, self._max_inputs, lambda: self._follower.failed)
 
     async def _answer(self, texts: Sequence[str]) -> Answered:
         answered: Answered = await self._batch(list(texts))
         return answered
 
-    @serve.batch
+    @serve.batch  # type: ignore[untyped-decorator]  # Ray is untyped here
     async def _batch(self, requests: list[list[str]]) -> list[Answered]:
         """All texts of the waiting requests through one engine at once."""
         current = self._follower.engine
-        assert current is not None  # noqa: S101 - the service asked before it queued the request
+        assert current is not None
         outputs = iter(await asyncio.to_thread(current.predictor, [text for texts in requests for text in texts]))
         return [Answered(current, [next(outputs) for _ in texts]) for texts in requests]
 
@@ -89,12 +90,12 @@ class Server:
 def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | None = None) -> str:
     """Deploy on the connected Ray and give the base URL once it answers. Raises ClusterError.
 
-    `port` overrides the spec's; 0 takes a free one. Called again, it deploys the spec as it is now.
+    `port` overrides the spec's; 0 takes a free one. Called again, it deploys the spec as it is now, on the port it
+    has: Serve's HTTP port cannot be changed while it runs.
     """
     wanted = spec.serving.port if port is None else port
-    chosen = wanted or free_port()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"host": "127.0.0.1", "port": chosen})
+    serve.start(http_options={"host": "127.0.0.1", "port": wanted or free_port()})
     options: dict[str, Any] = {
         "num_replicas": spec.serving.replicas,
         "max_ongoing_requests": 4 * spec.serving.max_batch_size,
@@ -102,8 +103,13 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
     }
     deployment: Any = Server
-    serve.run(deployment.options(**options).bind(spec, settings, load), name=APPLICATION, route_prefix="/")
-    url = f"http://127.0.0.1:{chosen}"
+    bound = deployment.options(**options).bind(spec, settings, load)
+    try:
+        serve.run(bound, name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        # The replica's own reason is the message's last line that says something.
+        raise ClusterError(_reason(error), where=spec.name, mend="see Serve's logs in the dashboard") from error
+    url = f"http://127.0.0.1:{_get_global_client().http_config.port}"
     _wait_until_healthy(url)
     return url
 
@@ -124,5 +130,3 @@ def _wait_until_healthy(url: str) -> None:
             return
         time.sleep(0.1)
     raise ClusterError(f"nothing healthy at {url} after {_START_SECONDS:g} s", mend="see Serve's logs in the dashboard")
-
-

@@ -43,7 +43,7 @@ class Service:
         return engine
 
     async def predict(self, model: str, texts: Sequence[str]) -> list[Prediction]:
-        """One Prediction a text, each in the spool before this returns. Raises NotFoundError, NotReadyError, OSError."""
+        """One Prediction a text, each in the spool by then. Raises NotFoundError, NotReadyError, OSError."""
         self._require(model)
         self.engine()
         answered = await self._answer(texts)
@@ -56,7 +56,7 @@ class Service:
         return made
 
     def feedback(self, labels: Sequence[tuple[str, str]]) -> int:
-        """Take (prediction id, true label) pairs, all or none. Raises NotFoundError, UserError, NotReadyError, OSError."""
+        """Take (prediction id, true label) pairs, all or none. Raises UserError, NotReadyError, OSError."""
         known, now = self.engine().labels, utc_now()
         rows = []
         for prediction_id, label in labels:

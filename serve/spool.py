@@ -21,7 +21,8 @@ import os
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -82,7 +83,7 @@ class Spool:
         return self._folder / f"{self.id}.{self._number}.open"
 
     def _write(self, data: bytes) -> None:
-        assert self._file is not None  # noqa: S101 - `append` has opened it
+        assert self._file is not None
         before = os.fstat(self._file).st_size
         written = os.write(self._file, data)
         if written != len(data):
@@ -92,38 +93,61 @@ class Spool:
 
 
 def adopt(folder: Path, tables: Mapping[str, Appendable]) -> int:
-    """Move what processes that are gone have left in a folder; the number of rows."""
+    """Move what processes that are gone have left in a folder; the number of rows.
+
+    An orphan that cannot be moved is logged, left as it is for the next time, and does not hold up the others.
+    """
     moved = 0
     for lock in sorted(folder.glob("*.lock")):
-        owner = _try_to_own(lock)
-        if owner is None:
-            continue
-        for left in folder.glob(f"{lock.stem}.*.open"):
-            left.rename(left.with_suffix(".sealed"))
-        moved += _move(folder, lock.stem, tables)
-        if not _sealed(folder, lock.stem):
-            lock.unlink(missing_ok=True)
-        os.close(owner)
+        with _owned(lock) as mine:
+            if mine:
+                moved += _adopt_one(folder, lock, tables)
+    return moved
+
+
+def _adopt_one(folder: Path, lock: Path, tables: Mapping[str, Appendable]) -> int:
+    for left in folder.glob(f"{lock.stem}.*.open"):
+        left.rename(left.with_suffix(".sealed"))
+    try:
+        moved = _move(folder, lock.stem, tables)
+    except Exception:
+        # A storage that is away, or a file that a bad disk has damaged: both are kept.
+        log.exception("an orphaned spool could not be moved; its rows stay in %s/%s.*", folder, lock.stem)
+        return 0
+    lock.unlink(missing_ok=True)
     return moved
 
 
 def _own(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():
+            return file
+        # Between its making and its locking another process took it for an orphan's and removed it.
+        os.close(file)
 
 
-def _try_to_own(path: Path) -> int | None:
+@contextmanager
+def _owned(lock: Path) -> Iterator[bool]:
+    """Holds an orphan's lock inside the block; False when its owner lives or another process has it."""
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(lock, os.O_RDWR)
     except FileNotFoundError:  # adopted by another process since it was listed
-        return None
+        yield False
+        return
+    try:
+        yield _locked(file)
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(file)
-        return None
-    return file
+        return False
+    return True
 
 
 def _sealed(folder: Path, spool: str) -> list[Path]:
@@ -176,10 +200,10 @@ class Flusher:
     def _run(self) -> None:
         while True:
             try:
-                adopt(self._folder, self._tables)
                 self._spool.flush(self._tables)
             except Exception:
                 # Whatever the storage's fault is: the rows are in the spool and the next round tries again.
                 log.exception("the prediction log could not be written; rows stay spooled in %s", self._folder)
+            adopt(self._folder, self._tables)
             if self._ended.wait(self._seconds):
                 return

@@ -12,8 +12,7 @@ from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from jobs.pipeline import Place
 from jobs.spec import Spec
-
-from . import tiny
+from tests import tiny
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from . import tiny
+from tests import tiny
 
 ONE_CLASS = [row for row in tiny.rows(80) if row["label"] == "positive"]
 
@@ -51,7 +51,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ({}, [], "has no rows"),
         ({"data.labels": None}, ONE_CLASS, "has only the label 'positive'"),
     ],
-    ids="unknown-key wrong-type missing-file unknown-column unknown-label batch metric split empty one-class".split(),
+    ids=[
+        "unknown-key",
+        "wrong-type",
+        "missing-file",
+        "unknown-column",
+        "unknown-label",
+        "batch",
+        "metric",
+        "split",
+        "empty",
+        "one-class",
+    ],
 )
 def test_a_broken_spec_gets_one_line(tmp_path: Path, base_model: Path, change, rows, said) -> None:
     done = run("check", str(broken(tmp_path, base_model, change, rows)))

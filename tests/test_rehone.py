@@ -14,9 +14,24 @@ import rehone
 from jobs import specfile
 from jobs.spec import Spec
 
-VERBS = (
-    "init check schema prepare tune train evaluate models promote rollback serve predict watch retrain status demo"
-).split()
+VERBS = [
+    "init",
+    "check",
+    "schema",
+    "prepare",
+    "tune",
+    "train",
+    "evaluate",
+    "models",
+    "promote",
+    "rollback",
+    "serve",
+    "predict",
+    "watch",
+    "retrain",
+    "status",
+    "demo",
+]
 
 
 def invoke(*arguments: str):

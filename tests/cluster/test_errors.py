@@ -27,7 +27,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "NotFoundError": 2,
         "ClusterError": 1,
         "TrainingError": 1,
-        "GateRefused": 3,
+        "GateRefusedError": 3,
     }
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from jobs import specfile
 from jobs.spec import Spec
-
-from .. import tiny
+from tests import tiny
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,7 @@ from jobs.clean import normalise
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.split import SPLITS
-
-from .. import tiny
+from tests import tiny
 
 
 def feedback(count: int, seed: int = 9) -> pd.DataFrame:

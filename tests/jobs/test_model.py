@@ -9,8 +9,7 @@ from cluster.errors import SpecError
 from jobs import model
 from jobs.predictor import Predictor
 from jobs.spec import MethodSpec, Spec
-
-from .. import tiny
+from tests import tiny
 
 LABELS = ("negative", "positive")
 

@@ -39,3 +39,15 @@ def test_intervals_narrow_with_rows() -> None:
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         score([], [], ["a", "b"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=60))
+def test_it_agrees_with_scikit_learn(pairs) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    true, predicted = [t for t, _ in pairs], [p for _, p in pairs]
+    card = score(true, predicted, ["a", "b", "c"], resamples=2)
+    assert card.metrics["accuracy"].value == pytest.approx(accuracy_score(true, predicted))
+    assert card.metrics["macro_f1"].value == pytest.approx(
+        f1_score(true, predicted, average="macro", zero_division=0.0)
+    )

@@ -9,8 +9,7 @@ import pytest
 from cluster.errors import DataError
 from jobs import source
 from jobs.spec import DataSpec
-
-from .. import tiny
+from tests import tiny
 
 ROWS = [{"text": f"word {i}", "label": str(i % 2), "document": f"d{i}"} for i in range(6)]
 

@@ -62,7 +62,9 @@ def test_overrides_win_and_paths_are_relative_to_the_file(tmp_path: Path) -> Non
     assert spec.base_model == str(tmp_path / "deep" / "model")
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [1", ":1: is not YAML"), ("- 1", "is not a mapping"), ("", "is not a map")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("a: [1", ":1: is not YAML"), ("- 1", "is not a mapping"), ("", "is not a map")]
+)
 def test_a_file_that_holds_no_spec(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(text)

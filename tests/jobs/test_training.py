@@ -20,7 +20,6 @@ from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.train import Trained
 
-
 pytestmark = pytest.mark.ray
 
 
@@ -132,7 +131,10 @@ def test_a_bug_in_a_worker_ends_in_one_line(ray_session: str, spec: Spec, place:
 def test_a_sweep_gives_back_what_it_took_and_keeps_a_failed_trial(ray_session: str, spec: Spec, place: Place) -> None:
     import ray
 
-    search = {"training.learning_rate": {"loguniform": [1e-3, 3e-2]}, "method.target_modules": {"choice": ["all-linear"]}}
+    search = {
+        "training.learning_rate": {"loguniform": [1e-3, 3e-2]},
+        "method.target_modules": {"choice": ["all-linear"]},
+    }
     spec = spec.with_values({"sweep.trials": 3, "sweep.search": search})
     before = ray.available_resources()["CPU"]
     _, swept = pipeline.tune_spec(spec, data.prepare(spec, place.storage), place)
@@ -141,7 +143,9 @@ def test_a_sweep_gives_back_what_it_took_and_keeps_a_failed_trial(ray_session: s
     assert swept.best.validation_loss == min(t.validation_loss for t in swept.trials if t.validation_loss is not None)
     assert pipeline.tuned(spec, place) == swept.best.values
 
-    failing = spec.with_values({"sweep.search": {"method.target_modules": {"choice": [["no_such_module"]]}}, "sweep.trials": 1})
+    failing = spec.with_values(
+        {"sweep.search": {"method.target_modules": {"choice": [["no_such_module"]]}}, "sweep.trials": 1}
+    )
     job = train.work(spec, data.prepare(spec, place.storage), place.storage)
     with Tracker(place.settings, spec.name).run("sweep", {}, {}) as run:
         broken = tune.sweep(Work(**{**vars(job), "spec": failing}), place.storage, run)
@@ -153,7 +157,9 @@ def test_a_sweep_gives_back_what_it_took_and_keeps_a_failed_trial(ray_session: s
     assert ray.available_resources()["CPU"] == before
 
 
-def test_a_published_version_has_all_its_files_and_learned_something(ray_session: str, spec: Spec, place: Place) -> None:
+def test_a_published_version_has_all_its_files_and_learned_something(
+    ray_session: str, spec: Spec, place: Place
+) -> None:
     dataset = data.prepare(spec, place.storage)
     published = pipeline.train_and_publish(spec.with_values({"training.epochs": 4}), dataset, place)
     folder = place.registry.download(published.version)

@@ -34,7 +34,9 @@ def test_a_named_stage_is_taken_as_it_is() -> None:
 @given(st.integers(1, 10**10), st.floats(0, 1), st.integers(1, 10**12))
 def test_more_memory_never_asks_for_a_higher_stage(parameters: int, share: float, memory: int) -> None:
     size = {"parameters": parameters, "trainable": int(parameters * share)}
-    assert zero.plan(spec(), **size, device_bytes=2 * memory).stage <= zero.plan(spec(), **size, device_bytes=memory).stage
+    assert (
+        zero.plan(spec(), **size, device_bytes=2 * memory).stage <= zero.plan(spec(), **size, device_bytes=memory).stage
+    )
 
 
 def test_the_batches_add_up() -> None:

@@ -38,7 +38,7 @@ def test_a_quiet_window_keeps():
 def test_one_drifted_window_is_not_enough():
     decision = judge(drifted())
     assert (decision.action, decision.alarm, decision.in_a_row) == (KEEP, False, 1)
-    assert decision.reasons[0] == "1/2 columns drifted (embedding 0.0970 > 0.0061), 1 of 2 windows in a row"
+    assert decision.reasons[0] == "1/2 columns drifted (embedding 0.0970 > 0.0061), 1 in a row, 2 needed"
 
 
 def test_drift_in_a_row_retrains():

@@ -52,7 +52,7 @@ class FakeRegistry:
 
     def __init__(self, folders: dict[int, Path]) -> None:
         self.folders, self.champion = folders, 1
-        self.away = False
+        self.away = self.files_away = False
 
     def find(self, model: str, alias: str) -> ModelVersion | None:
         if self.away:
@@ -61,4 +61,6 @@ class FakeRegistry:
         return version(self.champion)
 
     def download(self, found: ModelVersion) -> Path:
+        if self.files_away:
+            raise ConnectionError("the object store is away")
         return self.folders[found.version]

@@ -64,6 +64,17 @@ def test_a_registry_that_is_away_for_a_moment_changes_nothing(tmp_path: Path, ca
     made.stop()
 
 
+def test_files_that_cannot_be_fetched_are_asked_for_again(tmp_path: Path, caplog) -> None:
+    registry, made = follower(tmp_path)
+    made.start()
+    registry.files_away, registry.champion = True, 2
+    wait(lambda: "the object store is away" in caplog.text)
+    assert (serving(made), made.failed) == (1, {})
+    registry.files_away = False
+    wait(lambda: serving(made) == 2)
+    made.stop()
+
+
 def test_a_first_version_that_fails_is_said_at_once(tmp_path: Path) -> None:
     _, made = follower(tmp_path, v1=0.1)
     with pytest.raises(ClusterError, match="m version 1"):

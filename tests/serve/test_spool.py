@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from cluster.storage import Storage
 from serve.predictions import FEEDBACK, PREDICTIONS, Feedback, feedback_log, prediction_log, utc_now
-from serve.spool import Flusher, Spool, adopt
+from serve.spool import Flusher, Spool, _own, adopt
 
 from .test_predictions import prediction
 
@@ -136,6 +137,51 @@ def test_a_failing_table_keeps_the_order_and_loses_nothing(tmp_path: Path) -> No
     assert spool.flush(into) == 3
     assert [row["prediction_id"] for row in into[PREDICTIONS].rows] == [p.prediction_id for p in made]
     spool.close()
+
+
+def orphan(folder: Path) -> str:
+    """The id of a prediction that a process which is gone has left."""
+    spool, made = Spool(folder), prediction()
+    spool.append([made])
+    os.close(spool._owner)
+    return made.prediction_id
+
+
+def test_an_orphan_that_could_not_be_moved_is_moved_the_next_time(tmp_path: Path, caplog) -> None:
+    left, into = orphan(tmp_path), tables()
+    assert adopt(tmp_path, {}) == 0
+    assert "its rows stay in" in caplog.text
+    assert adopt(tmp_path, into) == 1
+    assert ids(into[PREDICTIONS].rows) == [left]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_orphan_holds_up_neither_others_nor_the_living(tmp_path: Path, caplog) -> None:
+    left = [orphan(tmp_path) for _ in range(3)]
+    damaged = sorted(tmp_path.glob("*.open"))[0]
+    kept = damaged.read_text()
+    damaged.write_text("\x00\x00\n" + kept)
+    spool, into, made = Spool(tmp_path), tables(), prediction()
+    spool.append([made])
+    Flusher(spool, tmp_path, into, seconds=60).stop()
+    logged = ids(into[PREDICTIONS].rows)
+    assert made.prediction_id in logged
+    assert len(set(left) & set(logged)) == 2
+    assert [path.read_text() for path in tmp_path.glob("*.sealed")] == ["\x00\x00\n" + kept]
+    assert damaged.stem.split(".")[0] in caplog.text
+
+
+def test_a_lock_that_was_removed_before_it_was_held_is_made_again(tmp_path: Path) -> None:
+    path, held = tmp_path / "x.lock", []
+    adopter = _own(path)
+    owner = threading.Thread(target=lambda: held.append(_own(path)))
+    owner.start()
+    time.sleep(0.2)
+    path.unlink()
+    os.close(adopter)
+    owner.join()
+    assert path.stat().st_ino == os.fstat(held[0]).st_ino
+    os.close(held[0])
 
 
 def test_the_flusher_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
