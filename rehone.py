@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -65,11 +66,16 @@ def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
 
 
 @app.command(epilog="Example: `rehone schema > rehone.schema.json`")
-def schema(*, json: Json = False) -> None:  # noqa: ARG001 - it is JSON either way
-    """Print the spec's JSON Schema, for editors."""
+def schema(
+    *,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table for people instead.")] = False,
+    json: Json = False,  # noqa: ARG001 - it is JSON unless it is Markdown
+) -> None:
+    """Print every key of the spec as JSON Schema, for editors."""
+    from jobs import reference
     from jobs.spec import Spec
 
-    print(json_.dumps(Spec.model_json_schema(), indent=2))
+    print(reference.markdown() if markdown else json_.dumps(Spec.model_json_schema(), indent=2))
 
 
 @app.command(epilog="Example: `rehone prepare examples/sentiment.yaml`")
@@ -290,6 +296,8 @@ def demo(
 
 def main() -> NoReturn:
     """Entry point: errors of ours become one line and their exit code; a bug keeps its traceback."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # a user cannot mend a library's deprecations; `python -W` shows them
     try:
         app()
     except RehoneError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
 from .settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -50,6 +51,20 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def require(cpus: float, gpus: float) -> None:
+    """Raises UserError when the connected cluster does not have them: Ray itself would wait for ever."""
+    import ray
+
+    has = ray.cluster_resources()
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if has.get(name, 0) < wanted:
+            raise UserError(
+                f"{wanted:g} {name}s are wanted, the cluster has {has.get(name, 0):g}",
+                where="scaling",
+                mend="fewer workers, or a larger cluster",
+            )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ def clean(rows: pd.DataFrame, near_duplicates: float | None) -> tuple[pd.DataFra
     Reasons: `empty text`, `empty label`, `conflicting labels` (the same text under two labels: all of them go),
     `duplicate` (the first stays), `near duplicate` (the first stays).
     """
+    rows = rows.reset_index(drop=True)
     reason = pd.Series("", index=rows.index)
     key = rows["text"].map(normalise)
     reason[rows["label"] == ""] = "empty label"

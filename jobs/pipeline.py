@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.registry import ModelVersion, Registry
+from cluster.session import require
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Run, Tracker
@@ -39,7 +40,8 @@ def prepare(spec: Spec, place: Place) -> DatasetVersion:
 
 
 def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:
-    """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError."""
+    """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError, UserError."""
+    require(spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     with _run(spec, dataset, place, "sweep") as run:
         swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
     place.storage.write_json(f"sweeps/{spec.name}.json", swept.to_dict())
@@ -55,6 +57,8 @@ def train_and_publish(
     parent: ModelVersion | None = None,
 ) -> Published:
     """Train, score, register as challenger. Ray must be connected. Raises TrainingError."""
+    workers = spec.scaling.workers
+    require(workers * spec.scaling.cpus_per_worker, workers * int(spec.scaling.use_gpu))
     with _run(spec, dataset, place, "train" if parent is None else "retrain") as run:
         trained = train.fit(train.work(spec, dataset, place.storage, start), place.storage, run)
         _keep_curve(run, trained.curve)

@@ -92,12 +92,12 @@ class MethodSpec(Part):
 class TrainingSpec(Part):
     epochs: PositiveInt = Field(3, description="Passes over the training rows, at most.")
     learning_rate: PositiveFloat = Field(1e-3, description="Peak of the warm-up-then-linear-decay schedule.")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of all steps over which the rate rises.")
     micro_batch_size: PositiveInt = Field(16, description="Rows per worker and step.")
     global_batch_size: PositiveInt = Field(32, description="Rows per optimizer step, over all workers.")
     max_length: PositiveInt = Field(128, description="Tokens per input; longer ones are cut.")
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
     zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 needs a device that has it.")
     evaluations_per_epoch: PositiveInt = Field(2, description="How often validation loss is measured.")
@@ -108,8 +108,8 @@ class TrainingSpec(Part):
 
 class ScalingSpec(Part):
     workers: PositiveInt = Field(2, description="Ray Train workers.")
-    cpus_per_worker: PositiveInt = 1
-    use_gpu: bool = False
+    cpus_per_worker: PositiveInt = Field(1, description="Logical CPUs and torch threads of a worker or trial.")
+    use_gpu: bool = Field(False, description="One GPU a worker or trial.")
 
 
 class Range(Part):
@@ -143,12 +143,12 @@ class SweepSpec(Part):
             "training.learning_rate": Range(loguniform=(1e-4, 3e-3)),
             "method.rank": Range(choice=(4, 8, 16)),
         },
-        description="Dotted key of this spec to a range: {loguniform: [a, b]}, {uniform: [a, b]} or {choice: [...]}.",
+        description="Dotted key to a range: {loguniform: [a, b]}, {uniform: [a, b]} or {choice: [...]}.",
     )
 
 
 class EvaluationSpec(Part):
-    metric: str = Field("accuracy", description="The metric that the sweep and the gate compare.")
+    metric: str = Field("accuracy", description="The metric that the gate compares; sweeps compare validation loss.")
     bootstrap: PositiveInt = Field(1000, description="Resamples behind each interval.")
     confidence: Share = Field(0.95, description="Confidence of each interval.")
     max_loss_on_old: float = Field(0.02, ge=0, description="What a challenger may lose on the old test set.")
@@ -156,7 +156,7 @@ class EvaluationSpec(Part):
 
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
-    replicas: PositiveInt = 1
+    replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
     max_batch_size: PositiveInt = Field(32, description="Inputs that go through the model together.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
     max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")
@@ -166,7 +166,9 @@ class ServingSpec(Part):
 
 class MonitoringSpec(Part):
     window: PositiveInt = Field(250, description="Predictions per window.")
-    false_alarm_rate: Share = Field(0.01, description="Chance of an alarm in a window in which nothing has changed.")
+    false_alarm_rate: float = Field(
+        0.01, ge=1e-4, lt=1, description="Chance of an alarm in a window in which nothing has changed."
+    )
     consecutive: PositiveInt = Field(2, description="Windows in a row that must drift before it counts.")
     accuracy_drop: Share = Field(0.05, description="Drop below the Scorecard's accuracy that counts.")
     min_labels: PositiveInt = Field(200, description="Labelled rows that must have come in before a retraining.")
@@ -187,7 +189,7 @@ class Spec(Part):
     """A project: what to fine-tune, on what, how, and what to do when production drifts."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Names experiment, model and jobs.")
-    task: Literal["text-classification"] = "text-classification"
+    task: Literal["text-classification"] = Field("text-classification", description="What the model is to do.")
     base_model: str = Field(description="Hub name, folder, or package:IMPORT_NAME/folder inside an installed package.")
     data: DataSpec
     method: MethodSpec = MethodSpec()  # type: ignore[call-arg]

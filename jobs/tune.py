@@ -84,7 +84,6 @@ def sweep(job: Work, storage: Storage, run: Run) -> Swept:
                 num_samples=spec.sweep.trials,
                 scheduler=scheduler,
                 max_concurrent_trials=spec.sweep.concurrent,
-                reuse_actors=True,  # the imports cost more than a small trial
             ),
             run_config=tune.RunConfig(
                 name=run.id,

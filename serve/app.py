@@ -17,7 +17,6 @@ from .predictions import Prediction
 from .service import NotReadyError, Service
 
 
-
 def _listed(given: object) -> object:
     return [given] if isinstance(given, str) else given
 

@@ -107,8 +107,7 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
     try:
         serve.run(bound, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        # The replica's own reason is the message's last line that says something.
-        raise ClusterError(_reason(error), where=spec.name, mend="see Serve's logs in the dashboard") from error
+        raise ClusterError(_reason(), where=spec.name, mend="see Serve's logs in the dashboard") from error
     url = f"http://127.0.0.1:{_get_global_client().http_config.port}"
     _wait_until_healthy(url)
     return url
@@ -117,6 +116,12 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
 def stop() -> None:
     """Answer what is in flight, flush, end. What cannot be flushed stays spooled for whoever starts next."""
     serve.shutdown()
+
+
+def _reason() -> str:
+    """Why no replica came up: the last line of its traceback."""
+    message = serve.status().applications[APPLICATION].deployments[Server.name].message
+    return f"could not be served: {message.strip().splitlines()[-1]}"
 
 
 def _wait_until_healthy(url: str) -> None:

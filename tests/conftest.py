@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
@@ -16,6 +17,9 @@ from tests import tiny
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+settings.register_profile("house", deadline=None)  # a busy machine is slow, not wrong
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.errors import ClusterError
-from cluster.session import free_port
+from cluster.errors import ClusterError, UserError
+from cluster.session import free_port, require
 from cluster.submit import Jobs, run_and_follow
 
 
@@ -29,3 +29,10 @@ def test_a_verb_that_fails_there_fails_here(ray_session: str, capsys: pytest.Cap
     with pytest.raises(ClusterError, match="ended FAILED"):
         run_and_follow(ray_session, ["check", "nowhere.yaml"])
     assert "nowhere.yaml: no such file" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_what_the_cluster_does_not_have_is_said_at_once(ray_session: str) -> None:
+    require(8, 0)
+    with pytest.raises(UserError, match="1 GPUs are wanted, the cluster has 0"):
+        require(1, 1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,22 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_the_loop_closes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "rehone", "demo", "--fast"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env=os.environ | {"REHONE_STORAGE": str(tmp_path / "store"), "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+COMMAND = [sys.executable, "-m", "rehone", "demo", "--fast"]
+
+
+def test_the_loop_closes_also_after_a_run_that_was_killed(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "REHONE_STORAGE": str(tmp_path / "store"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    killed = subprocess.Popen(COMMAND, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (tmp_path / "store" / "demo" / "store" / "mlflow").exists() and time.monotonic() < until:
+        time.sleep(0.5)
+    time.sleep(10)  # into the sweep
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    done = subprocess.run(COMMAND, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads((tmp_path / "demo-summary.json").read_text())
     assert json.loads((tmp_path / "store" / "demo" / "summary.json").read_text()) == summary

@@ -37,7 +37,8 @@ class Server:
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             # Not httpx's own encoding, which refuses what a client in another language can send.
-            return await client.request(method, path, content=json.dumps(body).encode())
+            headers = {"Content-Type": "application/json"}
+            return await client.request(method, path, content=json.dumps(body).encode(), headers=headers)
 
     def logged(self) -> dict[str, list[dict[str, object]]]:
         into = tables()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,18 +11,19 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cluster.errors import ClusterError
 from cluster.registry import Registry
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Tracker
 from jobs.spec import Spec
 from serve import rollout
-from serve.client import Client
 from serve.predictions import feedback_log, prediction_log
 
 from . import fakes
 
 pytestmark = pytest.mark.ray
+PREDICT = "/v1/models/tiny/predict"
 
 
 def register(settings: Settings, folder: Path, share: float, golden: float | None = None) -> int:
@@ -48,21 +50,27 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     registry = Registry(settings)
     for number, (share, golden) in enumerate([(0.6, None), (0.7, None), (0.8, 0.2)], start=1):
         assert register(settings, tmp_path / str(number), share, golden) == number
+    registry.promote("tiny", 3)
+    with pytest.raises(ClusterError, match=re.escape("version 3: answers the golden inputs 0.6 away from its trainer")):
+        rollout.start(spec, settings, load=fakes.load)
     registry.promote("tiny", 1)
     url = rollout.start(spec, settings, load=fakes.load)
+    assert rollout.start(spec, settings, load=fakes.load) == url
     answered: list[tuple[str, int]] = []
     failures: list[Exception] = []
     ended = threading.Event()
 
     def keep_asking() -> None:
-        client = Client(url, "tiny")
-        while not ended.is_set():
-            try:
-                answer = client.predict(["what a day", "never again"])
-            except Exception as error:  # counted: there must be none
-                failures.append(error)
-                continue
-            answered.extend((p["prediction_id"], answer["version"]) for p in answer["predictions"])
+        with httpx.Client(base_url=url, timeout=30) as client:
+            while not ended.is_set():
+                try:
+                    answer = client.post(PREDICT, json={"inputs": ["what a day", "never again"]})
+                    answer.raise_for_status()
+                except httpx.HTTPError as error:  # counted: there must be none
+                    failures.append(error)
+                    continue
+                body = answer.json()
+                answered.extend((p["prediction_id"], body["version"]) for p in body["predictions"])
 
     threads = [threading.Thread(target=keep_asking) for _ in range(4)]
     for thread in threads:
@@ -78,7 +86,8 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     ended.set()
     for thread in threads:
         thread.join()
-    Client(url, "tiny").feedback({answered[0][0]: "negative"})
+    said = httpx.post(f"{url}/v1/feedback", json={"prediction_id": answered[0][0], "label": "negative"})
+    assert said.json() == {"accepted": 1}
     rollout.stop()
 
     assert failures == []
