@@ -31,7 +31,7 @@ setup: $(READY)  ## only set up
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) pip setuptools wheel ninja packaging
+	$(PIP) --upgrade pip 'setuptools>=77,<90' wheel ninja packaging
 	$(PIP) $$(grep '^torch==' requirements.lock)
 	$(PIP) --no-build-isolation -r requirements.lock
 	$(PIP) --no-build-isolation -e .

@@ -223,7 +223,8 @@ def predict(
     from serve.client import Client
 
     loaded, place = _spec(spec, None), _place()
-    answer = Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name).predict(inputs)
+    with Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name) as client:
+        answer = client.predict(inputs)
     lines = [
         f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)
     ]

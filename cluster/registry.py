@@ -59,6 +59,8 @@ class Registry:
     def versions(self, model: str) -> list[ModelVersion]:
         """Oldest first; empty when the model is not known."""
         aliases = self._aliases(model)
+        if aliases is None:
+            return []
         found = self._client.search_model_versions(f"name='{model}'")
         return sorted((_version(v, aliases) for v in found), key=lambda v: v.version)
 
@@ -74,7 +76,7 @@ class Registry:
 
     def find(self, model: str, alias: str) -> ModelVersion | None:
         """The version an alias points to, if any."""
-        version = self._aliases(model).get(alias)
+        version = (self._aliases(model) or {}).get(alias)
         return None if version is None else self.get(model, version)
 
     def champion(self, model: str) -> ModelVersion:
@@ -87,7 +89,7 @@ class Registry:
     def promote(self, model: str, version: int) -> ModelVersion:
         """Make a version champion; the old champion becomes `previous`. Doing it twice changes nothing."""
         self.get(model, version)
-        aliases = self._aliases(model)
+        aliases = self._aliases(model) or {}
         champion = aliases.get(CHAMPION)
         if champion != version:
             # `previous` first: killed in between, a rollback target exists and the old champion still serves.
@@ -107,7 +109,7 @@ class Registry:
 
     def dismiss(self, model: str) -> None:
         """The challenger lost: it stays a version and is no longer `challenger`."""
-        if CHALLENGER in self._aliases(model):
+        if CHALLENGER in (self._aliases(model) or {}):
             self._client.delete_registered_model_alias(model, CHALLENGER)
 
     def tag(self, model: str, version: int, tags: Mapping[str, str]) -> None:
@@ -122,15 +124,16 @@ class Registry:
             warnings.simplefilter("ignore")  # as in tracking.client
             return Path(download_artifacts(version.source, tracking_uri=tracking_uri(self.settings)))
 
-    def _aliases(self, model: str) -> dict[str, int]:
+    def _aliases(self, model: str) -> dict[str, int] | None:
+        """None when there is no such model, be it that MLflow refuses its very name."""
         from mlflow.exceptions import MlflowException
 
         try:
             found = self._client.get_registered_model(model)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
-            return {}
+            return None
         return {alias: int(version) for alias, version in found.aliases.items()}
 
 

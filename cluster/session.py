@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Iterator
@@ -53,6 +54,16 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def _any_agent_port() -> None:
+    """Let Ray's agent take a free port: `ray.init` has no argument for it, and always asks for 52365.
+
+    A second local cluster on a machine would start without an agent and answer every job with an error.
+    """
+    from ray._private.parameter import RayParams
+
+    RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+
+
 def require(cpus: float, gpus: float) -> None:
     """Raises UserError when the connected cluster does not have them: Ray itself would wait for ever."""
     import ray
@@ -85,6 +96,7 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
     if joined:
         options["address"] = joined
     else:
+        _any_agent_port()
         options |= {
             "address": "local",
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),

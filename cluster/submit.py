@@ -6,7 +6,8 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,21 +34,24 @@ class Job:
 
 
 class Jobs:
-    """Jobs of one cluster. Raises ClusterError when nothing answers at `address`."""
+    """Jobs of one cluster. Every call raises ClusterError when the API at `address` does not answer or cannot do it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def _client(self) -> JobSubmissionClient:
+    @contextmanager
+    def _client(self) -> Iterator[JobSubmissionClient]:
         from ray.job_submission import JobSubmissionClient
 
         try:
-            return JobSubmissionClient(self.address)
-        except (ConnectionError, RuntimeError) as error:
+            yield JobSubmissionClient(self.address)
+        except OSError as error:
             raise ClusterError(
                 f"no Ray job API answers at {self.address}",
                 mend="start one with `rehone serve SPEC` or `ray start --head`, or pass --address",
             ) from error
+        except RuntimeError as error:  # Ray's word for an answer that is an error
+            raise ClusterError(str(error).splitlines()[0], where=self.address) from error
 
     def submit(
         self,
@@ -57,22 +61,24 @@ class Jobs:
         metadata: Mapping[str, str],
     ) -> str:
         """Run `rehone ARGUMENTS` as a job. A `submission_id` that exists is left as it is: never two of one."""
-        client = self._client()
-        if any(job.submission_id == submission_id for job in self.list()):
+        if self.get(submission_id) is not None:
             return submission_id
-        return str(
-            client.submit_job(
-                entrypoint=shlex.join([sys.executable, "-m", "rehone", *arguments]),
-                submission_id=submission_id,
-                runtime_env={"env_vars": dict(environment)},
-                metadata=dict(metadata),
+        with self._client() as client:
+            return str(
+                client.submit_job(
+                    entrypoint=shlex.join([sys.executable, "-m", "rehone", *arguments]),
+                    submission_id=submission_id,
+                    runtime_env={"env_vars": dict(environment)},
+                    metadata=dict(metadata),
+                )
             )
-        )
 
     def get(self, submission_id: str) -> Job | None:
         return next((job for job in self.list() if job.submission_id == submission_id), None)
 
     def list(self) -> list[Job]:
+        with self._client() as client:
+            found = client.list_jobs()
         return [
             Job(
                 submission_id=job.submission_id,
@@ -81,12 +87,13 @@ class Jobs:
                 metadata=job.metadata or {},
                 message=job.message or "",
             )
-            for job in self._client().list_jobs()
+            for job in found
             if job.submission_id is not None
         ]
 
     def logs(self, submission_id: str) -> str:
-        return str(self._client().get_job_logs(submission_id))
+        with self._client() as client:
+            return str(client.get_job_logs(submission_id))
 
     def wait(self, submission_id: str, each: Callable[[Job], None] | None = None, period: float = 1.0) -> Job:
         """Until the job has ended. Raises ClusterError when the cluster no longer knows it."""
@@ -101,7 +108,8 @@ class Jobs:
             time.sleep(period)
 
     def stop(self, submission_id: str) -> None:
-        self._client().stop_job(submission_id)
+        with self._client() as client:
+            client.stop_job(submission_id)
 
 
 def run_and_follow(address: str, arguments: Sequence[str]) -> None:

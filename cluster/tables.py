@@ -1,7 +1,8 @@
 """Delta tables under the storage root: append once, read with a filter.
 
 One call to `append` with the same `transaction` lands exactly once, whoever repeats it: delta-rs keeps
-the last number of each application id in the table's own log (Delta protocol, `SetTransaction`).
+the last number of each application id in the table's own log (Delta protocol, `SetTransaction`), and refuses a
+commit whose application id has moved on since the table was opened.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from .storage import Storage
+
+_ATTEMPTS = 10  # to commit, when other writers come first
 
 
 class Table:
@@ -30,20 +33,27 @@ class Table:
 
     def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
         """Add rows; False when `transaction` (application id, rising number) has already landed."""
+        data = pa.Table.from_pylist(rows, schema=self.schema)
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._commit(data, transaction)
+            except CommitFailedError as error:  # another writer made the table, or landed this very transaction
+                refused = error
+        raise refused
+
+    def _commit(self, data: pa.Table, transaction: tuple[str, int] | None) -> bool:
+        # The table as it is now and not its URL: what lands after this line makes the commit fail.
+        table = self._open() or DeltaTable.create(
+            self.url, self.schema, mode="ignore", partition_by=self.partition_by or None
+        )
         commit = None
         if transaction is not None:
-            table, (app_id, number) = self._open(), transaction
-            landed = table.transaction_version(app_id) if table else None
+            app_id, number = transaction
+            landed = table.transaction_version(app_id)
             if landed is not None and landed >= number:
                 return False
             commit = CommitProperties(app_transactions=[Transaction(app_id, number)])
-        write_deltalake(
-            self.url,
-            pa.Table.from_pylist(rows, schema=self.schema),
-            mode="append",
-            partition_by=self.partition_by or None,
-            commit_properties=commit,
-        )
+        write_deltalake(table, data, mode="append", partition_by=self.partition_by or None, commit_properties=commit)
         return True
 
     def read(self, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None) -> pa.Table:

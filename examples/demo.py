@@ -124,8 +124,7 @@ def run(settings: Settings, *, fast: bool = False) -> dict[str, Any]:
         with story.stage("serve", "the champion over HTTP"):
             url = rollout.start(spec, settings)
             say(f"   {url}/docs")
-        traffic = Traffic(Client(url, spec.name))
-        with _watching(spec, place, str(jobs), story, traffic):
+        with Client(url, spec.name) as client, _watching(spec, place, str(jobs), story, traffic := Traffic(client)):
             _calm(rows["tweets"][: sizes.calm], story, traffic, spec)
             _shift(rows["movies"], sizes, story, traffic, place, spec)
             _after(rows["movies"][-sizes.after :], rows["tweets"][sizes.calm :][: sizes.after], story, traffic)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from cluster.errors import DataError
 from cluster.storage import Storage
@@ -15,7 +15,7 @@ from . import dataset, source
 from .clean import check_labels, clean, normalise
 from .dataset import DatasetVersion
 from .spec import Spec
-from .split import SPLITS, TEST, TRAIN, VALIDATION, assign
+from .split import SPLITS, TEST, TRAIN, VALIDATION, assign, divide
 
 _VALIDATION_SHARE = 0.1
 
@@ -85,10 +85,8 @@ def _split(spec: Spec) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
 def _split_feedback(rows: pd.DataFrame, spec: Spec) -> pd.Series[str]:
     split = pd.Series(TRAIN, index=rows.index)
     for name, share in ((TEST, spec.retrain.feedback_test_share), (VALIDATION, _VALIDATION_SHARE)):
-        rest = rows.index[split == TRAIN]
-        labels = rows["label"][rest]
-        stratify = labels if labels.value_counts().min() > 1 else None
-        _, part = train_test_split(rest, test_size=share, stratify=stratify, random_state=spec.training.seed)
+        left = rows["label"][split == TRAIN]
+        part, _ = divide(left, math.ceil(len(left) * share), spec.training.seed)
         split[part] = name
     return split
 

@@ -64,7 +64,7 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
     engine = _engine(net, spec, work.zero_stage, total)
     state = _restore(engine, resume) if resume else State()
-    every = max(1, per_epoch // spec.training.evaluations_per_epoch)
+    every = math.ceil(per_epoch / spec.training.evaluations_per_epoch)
     torch.manual_seed(spec.training.seed + state.step + 1)  # dropout, the same on every rank
 
     seen: list[float] = []
@@ -80,9 +80,9 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
             if state.step % every == 0 or ends:
                 loss, accuracy = _validate(engine, validation, spec, rank, world)
                 better = loss < state.best_loss
-                state.best_loss = min(loss, state.best_loss)
+                state.best_loss = min(state.best_loss, loss)
                 state.since_best = 0 if better else state.since_best + 1
-                stop = ends or state.since_best >= spec.training.patience
+                stop = ends or state.since_best >= spec.training.patience or not math.isfinite(loss)
                 metrics = {
                     "step": state.step,
                     "total_steps": total,

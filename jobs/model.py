@@ -50,6 +50,15 @@ def check(base_model: str) -> None:
         raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
 
 
+def check_length(config: Any, max_length: int) -> None:
+    """Raises SpecError when a model of this transformers config has fewer positions than `max_length` tokens."""
+    positions = getattr(config, "max_position_embeddings", None) or max_length
+    if max_length > positions:
+        raise SpecError(
+            f"is more than the base model's {positions} positions", where=f"training.max_length {max_length}"
+        )
+
+
 def tokenizer(folder: str | Path) -> Any:
     from transformers import AutoTokenizer
 
@@ -60,10 +69,8 @@ def base(base_model: str, labels: Sequence[str], seed: int) -> Any:
     """The base model with a new classification head for `labels`; the head's weights follow from `seed`."""
     import torch
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # its warning that the head is new is what we asked for
-    logging.disable_progress_bar()
+    _quiet()
     torch.manual_seed(seed)
     return AutoModelForSequenceClassification.from_pretrained(
         locate(base_model),
@@ -105,6 +112,7 @@ def load(folder: Path, base_model: str, labels: Sequence[str], *, train: bool = 
     if (folder / "weights").is_dir():
         from transformers import AutoModelForSequenceClassification
 
+        _quiet()
         return AutoModelForSequenceClassification.from_pretrained(folder / "weights")
     from peft import PeftModel
 
@@ -116,6 +124,13 @@ def save(model: Any, state: dict[str, Any] | None, folder: Path) -> None:
     """Write `adapter/` or `weights/`. `state` holds gathered weights where ZeRO stage 3 has them in shards."""
     is_adapter = hasattr(model, "peft_config")
     model.save_pretrained(str(folder / ("adapter" if is_adapter else "weights")), state_dict=state)
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # its warning that the head is new is what we asked for
+    logging.disable_progress_bar()
 
 
 def trainable_share(model: Any) -> tuple[int, int]:

@@ -44,8 +44,9 @@ def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, 
     require(spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     with _run(spec, dataset, place, "sweep") as run:
         swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
+    tuned_spec = spec.with_values(swept.best.values)
     place.storage.write_json(f"sweeps/{spec.name}.json", swept.to_dict())
-    return spec.with_values(swept.best.values), swept
+    return tuned_spec, swept
 
 
 def train_and_publish(

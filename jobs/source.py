@@ -54,7 +54,8 @@ def _read(spec: DataSpec) -> pd.DataFrame:
         if "corresponds to no data" in cause:  # how datasets says that a file has a header and no rows
             raise DataError("has no rows", where=spec.source) from None
         raise DataError(f"cannot be read: {cause}", where=spec.source) from None
-    frame: pd.DataFrame = rows.to_pandas()
+    # Through Arrow: a whole number must not become 1.0 because another row lacks it.
+    frame: pd.DataFrame = rows.with_format("arrow")[:].to_pandas(integer_object_nulls=True)
     return frame
 
 
@@ -72,7 +73,7 @@ def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
         raise DataError("is empty", where=spec.source)
     arguments: dict[str, Any] = {"data_files": [str(file) for file in files], "split": "train"}
     if files[0].suffix in {".csv", ".tsv"}:
-        # Everything as text: a label "1" must not become 1.0 because another row lacks it.
+        # Everything as text: a label "01" must not become 1.
         sep = "\t" if files[0].suffix == ".tsv" else ","
         arguments |= {"sep": sep, "keep_default_na": False, "features": _all_text(files[0], sep)}
     return str(kinds.pop()), arguments
@@ -81,7 +82,7 @@ def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
 def _all_text(file: Path, sep: str) -> Any:
     import datasets
 
-    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:  # as Excel writes it
         header = next(csv.reader(lines, delimiter=sep), [])
     return datasets.Features({name: datasets.Value("string") for name in header})
 

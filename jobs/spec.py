@@ -157,7 +157,7 @@ class EvaluationSpec(Part):
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
-    max_batch_size: PositiveInt = Field(32, description="Inputs that go through the model together.")
+    max_batch_size: PositiveInt = Field(32, description="Requests that go through the model together.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
     max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")
     flush_seconds: PositiveFloat = Field(2.0, description="How often spools move to the prediction log.")

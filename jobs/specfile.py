@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,11 @@ from pydantic import BaseModel, ValidationError
 from cluster.errors import SpecError
 
 from .spec import Spec, set_dotted
+
+# YAML 1.1 takes `2e-4` for text (it wants `2.0e-4`); people write it all the same.
+_NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")
+# PyYAML lets the ValueError of an impossible date or number through, and the RecursionError of too deep a nesting.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Spec:
@@ -43,11 +49,14 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise SpecError(f"--set {text!r} is not KEY=VALUE", mend="for example --set training.learning_rate=2e-4")
+    return key.strip(), float(value) if _NUMBER.fullmatch(value) else _value(value)
+
+
+def _value(text: str) -> Any:
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        read = value
-    return key.strip(), _number(read)
+        return yaml.safe_load(text)
+    except _NOT_YAML:  # a value with a colon or a bracket in it is text
+        return text
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -59,10 +68,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise SpecError(f"cannot be read: {error}", where=str(path)) from None
     try:
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         at = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise SpecError(f"is not YAML: {getattr(error, 'problem', error)}", where=at) from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SpecError(f"is not YAML: {problem}", where=at) from None
     if not isinstance(tree, dict):
         raise SpecError("is not a mapping of keys to values", where=str(path), mend="`rehone init` writes one")
     return tree
@@ -70,8 +80,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _absolute_paths(tree: dict[str, Any], folder: Path) -> None:
     data = tree.get("data")
-    if isinstance(data, dict) and isinstance(data.get("source"), str) and is_path(data["source"]):
-        data["source"] = str((folder / Path(data["source"]).expanduser()).resolve())
+    if isinstance(data, dict) and isinstance(data.get("source"), str):
+        path = folder / Path(data["source"]).expanduser()
+        if is_path(data["source"]) or path.is_dir():
+            data["source"] = str(path.resolve())
     model = tree.get("base_model")
     if isinstance(model, str) and model.startswith((".", "~")):
         tree["base_model"] = str((folder / Path(model).expanduser()).resolve())
@@ -81,17 +93,7 @@ def is_path(source: str) -> bool:
     """A file or folder rather than a URL or a hub name such as `imdb` or `owner/name`."""
     if "://" in source:
         return False
-    return source.startswith((".", "/", "~")) or Path(source).suffix in {".csv", ".jsonl", ".json", ".parquet"}
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `2e-4` as text; people write it all the same."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return source.startswith((".", "/", "~")) or Path(source).suffix in {".csv", ".tsv", ".jsonl", ".json", ".parquet"}
 
 
 def _lines(error: ValidationError) -> list[str]:

@@ -44,20 +44,25 @@ def _stratified(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str
         raise DataError(
             f"label {rare.index[0]!r} has {rare.iloc[0]} row(s); a stratified split needs {len(SPLITS)} of each"
         )
-    if len(rows) * min(spec.validation, spec.test) < rows["label"].nunique():
-        raise DataError(f"{len(rows)} rows are too few to split {spec.train:g}/{spec.validation:g}/{spec.test:g}")
-    train, rest = train_test_split(
-        rows.index, train_size=spec.train, stratify=rows["label"], random_state=seed, shuffle=True
-    )
-    # A label with a single row left cannot be stratified again; then chance decides.
+    train, rest = divide(rows["label"], round(len(rows) * spec.train), seed)
     left = rows["label"][rest]
-    validation, test = train_test_split(
-        rest,
-        train_size=spec.validation / (spec.validation + spec.test),
-        stratify=left if left.value_counts().min() > 1 else None,
-        random_state=seed,
-    )
+    validation, test = divide(left, round(len(left) * spec.validation / (spec.validation + spec.test)), seed)
     return _named(rows, train, validation, test)
+
+
+def divide(labels: pd.Series[str], first: int, seed: int) -> tuple[pd.Index[Any], pd.Index[Any]]:
+    """`first` of the rows and the others, drawn by label where every label has enough rows for that, else by chance.
+
+    Raises DataError when a side would be empty.
+    """
+    if not 0 < first < len(labels):
+        raise DataError(f"{len(labels)} rows are too few to split by label", mend="more rows or other shares")
+    counts = labels.value_counts()
+    enough = counts.min() > 1 and min(first, len(labels) - first) >= len(counts)
+    one, other = train_test_split(
+        labels.index, train_size=first, stratify=labels if enough else None, random_state=seed
+    )
+    return one, other
 
 
 def _grouped(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -58,12 +59,16 @@ def work(spec: Spec, data: DatasetVersion, storage: Storage, start: Path | None 
 
 
 def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
-    """The ZeRO plan, from the model's own shapes on the meta device: nothing is loaded."""
+    """The ZeRO plan, from the model's own shapes on the meta device: nothing is loaded.
+
+    Raises SpecError when the model has fewer positions than `training.max_length`.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(model.locate(spec.base_model), num_labels=len(data.labels))
+        model.check_length(config, spec.training.max_length)
         net = AutoModelForSequenceClassification.from_config(config)
         net = net if spec.method.name == "full" else model.with_adapter(net, spec.method)
     trainable, parameters = model.trainable_share(net)
@@ -108,7 +113,10 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
         raise TrainingError(
             f"training failed: {_cause(error)}", where=f"run {run.id}", mend=f"what was saved is in {saved}"
         ) from error
-    checkpoint, metrics = min(result.best_checkpoints, key=lambda pair: pair[1]["validation_loss"])
+    usable = [pair for pair in result.best_checkpoints if math.isfinite(pair[1]["validation_loss"])]
+    if not usable:
+        raise TrainingError("training diverged", where=f"run {run.id}", mend="lower training.learning_rate")
+    checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
     folder = Path(checkpoint.to_directory())
     reports = curve(run)
     _say_end(reports)

@@ -5,6 +5,7 @@ A trial is one worker in one process (no nested trainer: that costs 20 s a trial
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -65,9 +66,9 @@ def sweep(job: Work, storage: Storage, run: Run) -> Swept:
 
     spec = job.spec
     scheduler = ASHAScheduler(
-        time_attr="rung",
-        max_t=spec.sweep.epochs * spec.training.evaluations_per_epoch,
-        grace_period=spec.sweep.grace_epochs * spec.training.evaluations_per_epoch,
+        time_attr="epoch",  # not the count of reports: an epoch of few steps has fewer than the spec asks for
+        max_t=spec.sweep.epochs,
+        grace_period=spec.sweep.grace_epochs,
         reduction_factor=spec.sweep.reduction_factor,
     )
     trainable = tune.with_resources(
@@ -116,12 +117,12 @@ def _trial(values: dict[str, Any], job: Work) -> None:
     from ray import tune
 
     spec = job.spec.with_values(values)
-    rung, best = 0, float("inf")
+    best = float("inf")
 
     def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:  # noqa: ARG001 - trials keep no weights
-        nonlocal rung, best
-        rung, best = rung + 1, min(best, metrics[METRIC])
-        tune.report(metrics | {METRIC: best, "rung": rung})
+        nonlocal best
+        best = min(best, metrics[METRIC])
+        tune.report(metrics | {METRIC: best})
 
     with _alone():
         loop.run(replace(job, spec=spec), rank=0, world=1, threads=spec.scaling.cpus_per_worker, report=report)
@@ -172,16 +173,19 @@ def _progress(bar: Meter) -> Any:
 
 def _read(result: Any, spec: Spec) -> Trial:
     metrics = result.metrics or {}
-    epochs = float(metrics.get("epoch", 0.0))
-    status = "failed" if result.error else ("finished" if epochs >= spec.sweep.epochs else "stopped")
+    epochs, loss = float(metrics.get("epoch", 0.0)), metrics.get(METRIC)
+    error = str(result.error).strip().splitlines()[-1] if result.error else ""
+    if loss is not None and not math.isfinite(loss):
+        loss, error = None, error or "diverged"
+    status = "failed" if error else ("finished" if epochs >= spec.sweep.epochs else "stopped")
     return Trial(
         id=str(metrics.get("trial_id", Path(result.path).name)),
         values={key: metrics.get("config", {}).get(key) for key in spec.sweep.search},
-        validation_loss=metrics.get(METRIC),
+        validation_loss=loss,
         validation_accuracy=metrics.get("validation_accuracy"),
         epochs=epochs,
         status=status,
-        error=str(result.error).strip().splitlines()[-1] if result.error else "",
+        error=error,
     )
 
 
@@ -189,4 +193,4 @@ def _log(swept: Swept, run: Run) -> None:
     for step, trial in enumerate(swept.trials):
         if trial.validation_loss is not None:
             run.log_metrics({f"trial_{METRIC}": trial.validation_loss, "trial_epochs": trial.epochs}, step=step)
-    run.log_json(swept.to_dict(), "sweep.json")
+    run.log_json([asdict(trial) for trial in swept.trials], "sweep.json")

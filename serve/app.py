@@ -84,7 +84,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (OSError, 503),
 )
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys((404, 422, 503), {"model": Problem})
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 422, 503)}
 
 
 def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]]) -> FastAPI:

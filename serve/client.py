@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -16,6 +16,12 @@ class Client:
     def __init__(self, url: str, model: str, timeout: float = 30.0) -> None:
         self.url, self.model = url.rstrip("/"), model
         self._http = httpx.Client(base_url=self.url, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def predict(self, inputs: Sequence[str]) -> dict[str, Any]:
         """`{"model", "version", "predictions": [{"prediction_id", "label", "confidence", "scores"}]}`."""

@@ -45,7 +45,7 @@ class AliasFollower:
         self._thread.join()
 
     def look(self) -> None:
-        """Swap if the champion is another version than the one that serves. Raises the registry's faults: look again."""
+        """Swap if the champion is another version than the one that serves. Raises the registry's own faults."""
         wanted = self._registry.find(self._model, CHAMPION)
         now = self.engine.version.version if self.engine else None
         if wanted is None or wanted.version == now or wanted.version in self.failed:

@@ -120,7 +120,7 @@ def stop() -> None:
 
 def _reason() -> str:
     """Why no replica came up: the last line of its traceback."""
-    message = serve.status().applications[APPLICATION].deployments[Server.name].message
+    message = serve.status().applications[APPLICATION].deployments["Server"].message
     return f"could not be served: {message.strip().splitlines()[-1]}"
 
 

@@ -107,12 +107,11 @@ def _send_shifted_traffic(user: User, url: str) -> None:
     """Words of feeling become neutral ones: the model must guess, and the labels follow."""
     from serve.client import Client
 
-    client = Client(url, "tiny")
     rows = [_shifted(row) for row in tiny.rows(90, seed=4)]
-    made = client.predict([row["text"] for row in rows[:60]])["predictions"]
     assert user.types("predict", str(user.spec), "one more", "and another")["version"] == 1
-    made += client.predict([row["text"] for row in rows[60:]])["predictions"]
-    client.feedback({p["prediction_id"]: row["label"] for p, row in zip(made, rows, strict=True)})
+    with Client(url, "tiny") as client:
+        made = client.predict([row["text"] for row in rows])["predictions"]
+        client.feedback({p["prediction_id"]: row["label"] for p, row in zip(made, rows, strict=True)})
 
 
 def _shifted(row: dict[str, str]) -> dict[str, str]:

@@ -158,7 +158,7 @@ def test_an_orphan_that_could_not_be_moved_is_moved_the_next_time(tmp_path: Path
 
 def test_a_damaged_orphan_holds_up_neither_others_nor_the_living(tmp_path: Path, caplog) -> None:
     left = [orphan(tmp_path) for _ in range(3)]
-    damaged = sorted(tmp_path.glob("*.open"))[0]
+    damaged = min(tmp_path.glob("*.open"))
     kept = damaged.read_text()
     damaged.write_text("\x00\x00\n" + kept)
     spool, into, made = Spool(tmp_path), tables(), prediction()
