@@ -103,8 +103,9 @@ def with_adapter(model: Any, method: MethodSpec) -> Any:
     )
     try:
         return get_peft_model(model, config)
-    except ValueError as error:
-        raise SpecError(str(error).splitlines()[0], where="method.target_modules") from None
+    except ValueError:  # PEFT's word for targets that match nothing
+        named = targets if isinstance(targets, str) else ", ".join(targets)
+        raise SpecError(f"no module is named {named}", where="method.target_modules") from None
 
 
 def load(folder: Path, base_model: str, labels: Sequence[str], *, train: bool = False, merge: bool = False) -> Any:

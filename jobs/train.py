@@ -193,12 +193,16 @@ def curve(run: Run) -> list[dict[str, float]]:
 
 def _say_end(reports: Sequence[Mapping[str, float]]) -> None:
     best = min(reports, key=lambda r: r["validation_loss"])
-    if reports[-1]["stopped_early"]:
-        say(
-            f"validation loss turned after step {best['step']} ({best['validation_loss']:.3f} -> "
-            f"{reports[-1]['validation_loss']:.3f}) while training loss went on to {reports[-1]['train_loss']:.3f}: "
-            "the model began to overfit; stopped early, the best checkpoint is kept"
-        )
+    if not reports[-1]["stopped_early"]:
+        return
+    last = reports[-1]
+    falls = last["train_loss"] < best["train_loss"]
+    why = "the model began to overfit" if falls else "training does not converge, try a lower learning rate"
+    say(
+        f"validation loss turned after step {best['step']:g} ({best['validation_loss']:.3f} -> "
+        f"{last['validation_loss']:.3f}), training loss went {best['train_loss']:.3f} -> {last['train_loss']:.3f}: "
+        f"{why}; stopped early, the best checkpoint is kept"
+    )
 
 
 def _cause(error: BaseException) -> str:

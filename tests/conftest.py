@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,10 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture(scope="session")
 def ray_session(_private_home: None, storage_root: Path) -> Iterator[str]:
     """The job API's address of one local Ray with more CPUs than the machine has."""
-    with connect(Settings(storage=str(storage_root)), num_cpus=8, dashboard=True) as address:
+    with ExitStack() as stack:
+        # The port that Ray's agent asks for when nobody says otherwise: as when another local Ray runs here.
+        with suppress(OSError):
+            stack.enter_context(socket.create_server(("", 52365)))
+        address = stack.enter_context(connect(Settings(storage=str(storage_root)), num_cpus=8, dashboard=True))
         assert address is not None
         yield address

@@ -64,13 +64,17 @@ def tree(data: Path, model: Path) -> dict[str, Any]:
         "base_model": str(model),
         "data": {"source": str(data), "labels": ["negative", "positive"], "near_duplicates": None},
         "training": {
-            "epochs": 2,
-            "learning_rate": 0.02,
+            "epochs": 10,
+            "learning_rate": 0.01,
+            "patience": 10,
             "micro_batch_size": 8,
             "global_batch_size": 16,
             "max_length": 32,
         },
         "scaling": {"workers": 2},
+        "sweep": {
+            "search": {"training.learning_rate": {"loguniform": [5e-3, 2e-2]}, "method.rank": {"choice": [4, 8]}},
+        },
         "evaluation": {"bootstrap": 50},
         "serving": {"port": 0, "flush_seconds": 0.2, "poll_seconds": 0.2},
     }

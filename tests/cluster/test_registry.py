@@ -85,6 +85,22 @@ def test_what_is_not_there_gets_one_line(settings: Settings) -> None:
         registry.promote("unknown", 4)
 
 
+@pytest.mark.parametrize("name", ["it's", "a/b", "a:b", " ", 'say "x"'])
+def test_a_name_that_no_model_can_have_is_one_that_is_not_there(settings: Settings, name: str) -> None:
+    registry = Registry(settings)
+    assert registry.versions(name) == []
+    assert registry.find(name, CHAMPION) is None
+    registry.dismiss(name)
+    with pytest.raises(NotFoundError, match="has no version 1"):
+        registry.promote(name, 1)
+
+
+def test_a_list_of_models_names_each_once(settings: Settings, tmp_path) -> None:
+    for _ in range(2):
+        register(settings, "listed", tmp_path)
+    assert Registry(settings).models().count("listed") == 1
+
+
 def test_an_object_store_needs_a_server() -> None:
     with pytest.raises(UserError, match="needs an MLflow server"):
         tracking_uri(Settings(storage="s3://bucket"))

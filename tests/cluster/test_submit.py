@@ -25,6 +25,15 @@ def test_one_id_is_one_job_and_its_end_is_seen(ray_session: str) -> None:
 
 
 @pytest.mark.ray
+def test_what_the_job_api_refuses_is_said_in_one_line(ray_session: str) -> None:
+    jobs = Jobs(ray_session)
+    for ask in (jobs.logs, jobs.stop, jobs.wait):
+        with pytest.raises(ClusterError, match="no-such-job") as caught:
+            ask("no-such-job")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.ray
 def test_a_verb_that_fails_there_fails_here(ray_session: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ClusterError, match="ended FAILED"):
         run_and_follow(ray_session, ["check", "nowhere.yaml"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pyarrow as pa
 import pytest
 
@@ -29,6 +31,25 @@ def test_one_transaction_lands_once_whoever_repeats_it(table: Table) -> None:
     assert table.append(rows(3), ("writer", 1))
     assert table.append(rows(4), ("another", 0))
     assert sorted(table.read()["n"].to_pylist()) == [1, 2, 3, 4]
+
+
+def test_writers_at_the_same_moment_lose_and_double_nothing(table: Table) -> None:
+    """Not even when there is no table yet, which each of them then makes."""
+    writers, first = 6, []
+    ready = threading.Barrier(writers)
+
+    def write(number: int) -> None:
+        ready.wait()
+        first.append(table.append(rows(0), ("shared", 0)))
+        table.append(rows(number), (f"writer-{number}", 0))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, writers + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(table.read()["n"].to_pylist()) == list(range(writers + 1))
+    assert sorted(first) == [False] * (writers - 1) + [True]
 
 
 def test_filters_and_columns(table: Table) -> None:

@@ -58,7 +58,8 @@ def user(tmp_path: Path, spec: Spec) -> User:
         "monitoring.window": 30,
         "monitoring.consecutive": 1,
         "monitoring.min_labels": 30,
-        "retrain.epochs": 3,
+        "retrain.epochs": 10,
+        "retrain.rate": 1,
     }
     return User(tmp_path, spec.with_values(values))
 
@@ -68,10 +69,10 @@ def test_from_a_spec_to_a_retrained_champion(user: User) -> None:
     prepared = user.types("prepare", spec)
     swept = user.types("tune", spec)
     assert len(swept["trials"]) == 2
-    first = user.types("train", spec, "--tuned", "--set", "training.epochs=3")
+    first = user.types("train", spec, "--tuned")
     assert (first["version"], first["verdict"]["promote"]) == (1, True)
     # The same again is not better: the gate keeps the champion.
-    user.types("train", spec, "--tuned", "--set", "training.epochs=3", expect=3)
+    user.types("train", spec, "--tuned", expect=3)
     assert user.types("evaluate", spec)["scorecards"]["old"]["rows"] == sum(prepared["counts"]["test"].values())
 
     server = user.serves()
@@ -79,7 +80,8 @@ def test_from_a_spec_to_a_retrained_champion(user: User) -> None:
         where = _read_json(server)
         _send_shifted_traffic(user, where["url"])
         decided = user.types("watch", spec, "--once")
-        assert [d["action"] for d in decided] == ["retrain"]
+        assert decided[0]["action"] == "retrain"
+        assert [d["action"] for d in decided].count("retrain") == 1
         _wait_for_version(user, spec, 3)
     finally:
         server.send_signal(signal.SIGINT)

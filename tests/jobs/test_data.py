@@ -71,6 +71,23 @@ def test_a_second_extension_is_new_against_the_first(spec: Spec, place: Place) -
     assert list(second.part(rows, dataset.OLD)["text"]) == list(first.rows(place.storage, "train")["text"])
 
 
+@pytest.mark.parametrize("count", [10, 11, 12, 13, 19])
+def test_a_little_feedback_is_split_as_well(spec: Spec, place: Place, count: int) -> None:
+    """Of so few rows not every split can have every label."""
+    made = data.extend(spec, place.storage, data.prepare(spec, place.storage), feedback(count))
+    new = {split: len(made.part(made.rows(place.storage, split), dataset.NEW)) for split in SPLITS}
+    assert min(new.values()) >= 1
+    assert new["train"] > new["validation"] + new["test"]
+    assert new["test"] == -(-count * 2 // 10)
+
+
+def test_feedback_with_an_unknown_label_is_named(spec: Spec, place: Place) -> None:
+    rows = feedback(40)
+    rows.loc[3, "label"] = "mixed"
+    with pytest.raises(DataError, match="row 4 'mixed'"):
+        data.extend(spec, place.storage, data.prepare(spec, place.storage), rows)
+
+
 @pytest.mark.parametrize(("rows", "said"), [(feedback(5), "at least 10 are needed")])
 def test_too_little_feedback_is_said(spec: Spec, place: Place, rows, said) -> None:
     with pytest.raises(DataError, match=said):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import SpecError
-from jobs import model
+from jobs import data, model, train
+from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import MethodSpec, Spec
 from tests import tiny
@@ -38,6 +39,13 @@ def test_a_module_that_does_not_exist_is_said(base_model: Path) -> None:
     net = model.base(str(base_model), LABELS, 0)
     with pytest.raises(SpecError, match=r"method\.target_modules"):
         model.with_adapter(net, MethodSpec(target_modules=("no_such_module",)))
+
+
+def test_a_text_longer_than_the_model_is_refused_before_anything_is_loaded(spec: Spec, place: Place) -> None:
+    made = data.prepare(spec, place.storage)
+    assert train.stage(spec.with_values({"training.max_length": 64}), made).stage == 0
+    with pytest.raises(SpecError, match=r"training\.max_length 65: is more than the base model's 64 positions"):
+        train.stage(spec.with_values({"training.max_length": 65}), made)
 
 
 def test_lora_trains_a_small_share_and_full_trains_all(spec: Spec) -> None:

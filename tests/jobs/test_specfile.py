@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +48,20 @@ def test_an_override_is_read_or_refused_and_never_anything_else(text: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("a.b=2e-4", 2e-4), ("a=3", 3), ("a=[1, x]", [1, "x"]), ("a=x=y", "x=y"), ("a=null", None)]
+    ("text", "value"),
+    [
+        ("a.b=2e-4", 2e-4),
+        ("a= -1.5E3 ", -1500.0),
+        ("a=3", 3),
+        ("a=[1, x]", [1, "x"]),
+        ("a=x=y", "x=y"),
+        ("a=null", None),
+        ('a="5"', "5"),
+        ("a=nan", "nan"),
+        ("a=2020-99-99", "2020-99-99"),
+        ("a=0x_", "0x_"),
+        ("a=b: c: d", "b: c: d"),
+    ],
 )
 def test_values_are_yaml(text: str, value: object) -> None:
     assert specfile.parse_override(text)[1] == value
@@ -62,20 +77,65 @@ def test_overrides_win_and_paths_are_relative_to_the_file(tmp_path: Path) -> Non
     assert spec.base_model == str(tmp_path / "deep" / "model")
 
 
+def test_a_folder_beside_the_file_needs_no_dot(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "spec.yaml"
+    file.write_text("name: x\nbase_model: m\ndata: {source: data}\n")
+    assert specfile.load(file).data.source == str(tmp_path / "data")
+    assert specfile.load(file, ["data.source=imdb"]).data.source == "imdb"
+
+
 @pytest.mark.parametrize(
-    ("text", "said"), [("a: [1", ":1: is not YAML"), ("- 1", "is not a mapping"), ("", "is not a map")]
+    ("text", "said"),
+    [
+        ("a: [1", ":1: is not YAML"),
+        ("- 1", "is not a mapping"),
+        ("", "is not a map"),
+        ("a: \x00", "is not YAML: unacceptable character"),
+        ("a: 2020-99-99", "is not YAML: month must be in"),
+        ("[" * 5000, "is not YAML"),
+        ("1: 2", "keys should be strings"),
+    ],
 )
 def test_a_file_that_holds_no_spec(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(text)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=said) as caught:
         specfile.load(file)
+    assert "\n" not in str(caught.value)
 
 
-def test_what_is_dumped_loads_as_the_same_spec(tmp_path: Path) -> None:
-    spec = specfile.parse(BASE | {"data": {"source": "/a.csv"}})
-    (tmp_path / "spec.yaml").write_text(specfile.dump(spec))
-    assert specfile.load(tmp_path / "spec.yaml") == spec
+@pytest.mark.parametrize(("name", "said"), [("nowhere.yaml", "no such file"), (".", "cannot be read")])
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        specfile.load(tmp_path / name)
+
+
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "data.text": st.text(min_size=1, max_size=20),
+        "data.labels": st.lists(st.text(max_size=8), min_size=2, max_size=5, unique=True),
+        "data.near_duplicates": st.none() | st.floats(0.01, 1),
+        "training.learning_rate": st.floats(1e-7, 10),
+        "training.zero_stage": st.sampled_from(["auto", 0, 1, 2, 3]),
+        "method.rank": st.integers(1, 64),
+        "method.target_modules": st.just("all-linear") | st.lists(st.text(max_size=8), max_size=3),
+        "sweep.search": st.dictionaries(
+            st.sampled_from(["method.rank", "training.learning_rate"]),
+            st.fixed_dictionaries({"choice": st.lists(st.integers() | st.text(max_size=5), min_size=1, max_size=3)}),
+            max_size=2,
+        ),
+    },
+)
+
+
+@given(VALUES)
+def test_what_is_dumped_loads_as_the_same_spec(values: dict[str, Any]) -> None:
+    spec = specfile.parse(BASE | {"data": {"source": "/a.csv"}}).with_values(values)
+    back = specfile.parse(yaml.safe_load(specfile.dump(spec)))
+    assert back == spec
+    assert back.hash == spec.hash
 
 
 def test_the_template_is_a_valid_spec(tmp_path: Path) -> None:

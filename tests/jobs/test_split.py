@@ -25,13 +25,21 @@ def frame(groups: list[int], labels: list[str], times: list[object] | None = Non
 rows = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.integers(0, 20)), min_size=3, max_size=120)
 
 
+def shares(by: str) -> st.SearchStrategy[SplitSpec]:
+    def made(parts: tuple[int, int, int]) -> SplitSpec:
+        train, validation, test = (part / sum(parts) for part in parts)
+        return SplitSpec(by=by, train=train, validation=validation, test=test)
+
+    return st.tuples(*[st.integers(1, 50)] * 3).map(made)
+
+
 def built(drawn) -> pd.DataFrame:
     return frame([d[0] for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
 
 
-@given(rows, st.sampled_from(["stratified", "group", "time"]), st.integers(0, 5))
-def test_every_row_has_one_split_and_training_knows_every_label(drawn, by, seed) -> None:
-    given_rows, spec = built(drawn), SplitSpec(by=by)
+@given(rows, st.sampled_from(["stratified", "group", "time"]).flatmap(shares), st.integers(0, 5))
+def test_every_row_has_one_split_and_training_knows_every_label(drawn, spec, seed) -> None:
+    given_rows = built(drawn)
     try:
         split = assign(given_rows, spec, seed)
     except DataError as error:
@@ -73,6 +81,17 @@ def test_shares_are_kept_and_labels_with_them() -> None:
         assert (given_rows["label"][split == name] == "b").mean() == pytest.approx(0.2, abs=0.005)
 
 
+@given(rows, shares("stratified"))
+def test_a_stratified_split_has_the_sizes_that_were_asked_for(drawn, spec) -> None:
+    given_rows = built(drawn)
+    try:
+        split = assign(given_rows, spec, 0)
+    except DataError:
+        return
+    for name, share in (("train", spec.train), ("validation", spec.validation), ("test", spec.test)):
+        assert abs((split == name).sum() - share * len(given_rows)) <= 1
+
+
 def test_dates_are_understood_and_what_is_none_is_named() -> None:
     days = [f"2026-01-{d:02d}" for d in range(1, 21)]
     assert assign(frame([0] * 20, list("ab") * 10, days), SplitSpec(by="time"), 0).iloc[-1] == "test"
@@ -81,7 +100,8 @@ def test_dates_are_understood_and_what_is_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"), [("aaab", "label 'b' has 1 row"), ("ab" * 2, "a stratified split needs 3 of each")]
+    ("labels", "said"),
+    [("aaab", "label 'b' has 1 row"), ("ab" * 2, "a stratified split needs 3 of each"), ("aaa", "too few to split")],
 )
 def test_too_little_is_said(labels, said) -> None:
     with pytest.raises(DataError, match=said):

@@ -8,10 +8,12 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cluster.errors import TrainingError
 from cluster.tracking import Tracker
 from jobs import batches, data, model, pipeline, train, tune
 from jobs.loop import Work
@@ -51,24 +53,51 @@ def plain_losses(spec: Spec, job: Work) -> list[float]:
         torch.nn.utils.clip_grad_norm_(weights, spec.training.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_zero_stage_trains_as_a_bare_loop_does(ray_session: str, spec: Spec, place: Place, stage: int) -> None:
-    changes = {"training.zero_stage": stage, "training.epochs": 1, "method.dropout": 0, "method.rank": 4}
+def scores(net: Any, job: Work) -> tuple[float, float]:
+    """Validation loss and accuracy of a model, computed in one plain pass."""
+    import torch
+
+    index = {label: i for i, label in enumerate(job.labels)}
+    labels = [index[label] for label in job.validation["label"]]
+    rows = batches.encode(model.tokenizer(job.spec.base_model), list(job.validation["text"]), labels, 32)
+    with torch.no_grad():
+        answer = net.eval()(**rows.batch(range(len(rows))))
+    return answer.loss.item(), float(np.mean(answer.logits.argmax(-1).numpy() == rows.labels))
+
+
+@pytest.mark.parametrize(("stage", "method"), [(0, "lora"), (1, "lora"), (2, "lora"), (3, "lora"), (3, "full")])
+def test_every_zero_stage_trains_as_a_bare_loop_does(
+    ray_session: str, spec: Spec, place: Place, stage: int, method: str
+) -> None:
+    changes = {
+        "training.zero_stage": stage,
+        "method.name": method,
+        "training.epochs": 1,
+        "training.patience": 100,
+        "method.dropout": 0,
+        "method.rank": 4,
+    }
     # Dropout inside BERT draws differently on each worker; without it both loops do the same arithmetic.
     config = Path(spec.base_model) / "config.json"
     kept = config.read_text()
     config.write_text(json.dumps(json.loads(kept) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     try:
         spec = spec.with_values({**changes, "training.evaluations_per_epoch": 7})
-        expected = plain_losses(spec, train.work(spec, data.prepare(spec, place.storage), place.storage))
+        job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+        expected = plain_losses(spec, job)
         trained = fit(spec, place)
     finally:
         config.write_text(kept)
     np.testing.assert_allclose([row["train_loss"] for row in trained.curve], expected, rtol=2e-3, atol=2e-4)
+    # What was saved is what was measured, put together from shards or not.
+    measured = trained.metrics["validation_loss"], trained.metrics["validation_accuracy"]
+    np.testing.assert_allclose(
+        scores(model.load(trained.folder, spec.base_model, job.labels), job), measured, rtol=1e-4
+    )
 
 
 def test_a_killed_worker_costs_nothing_but_time(ray_session: str, spec: Spec, place: Place, monkeypatch) -> None:
@@ -114,9 +143,15 @@ def test_training_stops_when_validation_turns_and_keeps_the_best(
     assert "validation loss turned" in capsys.readouterr().err
 
 
-def test_a_bug_in_a_worker_ends_in_one_line(ray_session: str, spec: Spec, place: Place, tmp_path: Path) -> None:
-    from cluster.errors import TrainingError
+def test_training_that_diverges_stops_at_once_and_says_so(ray_session: str, spec: Spec, place: Place) -> None:
+    with pytest.raises(TrainingError, match=r"training diverged \(lower training\.learning_rate\)"):
+        fit(spec.with_values({"training.learning_rate": 1e30, "training.epochs": 20}), place)
+    run = Tracker(place.settings, spec.name).runs()[0]
+    assert run["status"] == "FAILED"
+    assert run["metrics"]["step"] == 4
 
+
+def test_a_bug_in_a_worker_ends_in_one_line(ray_session: str, spec: Spec, place: Place, tmp_path: Path) -> None:
     spec = spec.with_values({"training.max_failures": 0})
     job = train.work(spec, data.prepare(spec, place.storage), place.storage)
     broken = Work(**{**vars(job), "start": str(tmp_path / "nowhere")})
@@ -128,40 +163,46 @@ def test_a_bug_in_a_worker_ends_in_one_line(ray_session: str, spec: Spec, place:
     assert "\n" not in str(caught.value)
 
 
-def test_a_sweep_gives_back_what_it_took_and_keeps_a_failed_trial(ray_session: str, spec: Spec, place: Place) -> None:
+def test_a_sweep_gives_back_what_it_took(ray_session: str, spec: Spec, place: Place) -> None:
     import ray
 
-    search = {
-        "training.learning_rate": {"loguniform": [1e-3, 3e-2]},
-        "method.target_modules": {"choice": ["all-linear"]},
-    }
-    spec = spec.with_values({"sweep.trials": 3, "sweep.search": search})
+    search = {"training.learning_rate": {"loguniform": [1e-3, 3e-2]}, "method.rank": {"choice": [2, 4]}}
+    spec = spec.with_values({"sweep.trials": 4, "sweep.search": search, "sweep.share": 0.5})
     before = ray.available_resources()["CPU"]
-    _, swept = pipeline.tune_spec(spec, data.prepare(spec, place.storage), place)
-    assert len(swept.trials) == 3
-    assert {t.status for t in swept.trials} <= {"finished", "stopped"}
+    best, swept = pipeline.tune_spec(spec, data.prepare(spec, place.storage), place)
+    assert len(swept.trials) == 4
+    assert {t.epochs for t in swept.trials if t.status == "finished"} == {spec.sweep.epochs}
+    assert all(spec.sweep.grace_epochs <= t.epochs < spec.sweep.epochs for t in swept.trials if t.status == "stopped")
+    assert swept.best.status == "finished"
     assert swept.best.validation_loss == min(t.validation_loss for t in swept.trials if t.validation_loss is not None)
     assert pipeline.tuned(spec, place) == swept.best.values
-
-    failing = spec.with_values(
-        {"sweep.search": {"method.target_modules": {"choice": [["no_such_module"]]}}, "sweep.trials": 1}
-    )
-    job = train.work(spec, data.prepare(spec, place.storage), place.storage)
-    with Tracker(place.settings, spec.name).run("sweep", {}, {}) as run:
-        broken = tune.sweep(Work(**{**vars(job), "spec": failing}), place.storage, run)
-    assert broken.trials[0].status == "failed"
-    assert "no_such_module" in broken.trials[0].error
+    assert best == spec.with_values(swept.best.values)
     end = time.monotonic() + 30
     while ray.available_resources().get("CPU") != before and time.monotonic() < end:
         time.sleep(0.2)
     assert ray.available_resources()["CPU"] == before
 
 
+def test_a_failed_trial_is_kept_with_its_values_and_its_reason(ray_session: str, spec: Spec, place: Place) -> None:
+    search = {
+        "method.target_modules": {"choice": [["no_such_module"]]},
+        "training.learning_rate": {"choice": [0.01]},
+    }
+    failing = spec.with_values({"sweep.trials": 1, "sweep.search": search})
+    job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+    with Tracker(place.settings, spec.name).run("sweep", {}, {}) as run:
+        swept = tune.sweep(Work(**{**vars(job), "spec": failing}), place.storage, run)
+    (trial,) = swept.trials
+    assert (trial.status, trial.validation_loss) == ("failed", None)
+    assert "no module is named no_such_module" in trial.error
+    assert trial.values == {"method.target_modules": ["no_such_module"], "training.learning_rate": 0.01}
+
+
 def test_a_published_version_has_all_its_files_and_learned_something(
     ray_session: str, spec: Spec, place: Place
 ) -> None:
     dataset = data.prepare(spec, place.storage)
-    published = pipeline.train_and_publish(spec.with_values({"training.epochs": 4}), dataset, place)
+    published = pipeline.train_and_publish(spec, dataset, place)
     folder = place.registry.download(published.version)
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json",

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from cluster.registry import ModelVersion
+from jobs import data, show
+from jobs.pipeline import Place
+from jobs.scorecard import score
+from jobs.spec import Spec
+from jobs.tune import Swept, Trial
+
+TRIALS = (
+    Trial("a", {"training.learning_rate": 0.1}, 0.5, 0.8, 2.0, "finished"),
+    Trial("b", {"training.learning_rate": 9.0}, None, None, 0.0, "failed", "diverged"),
+    Trial("c", {"training.learning_rate": 0.02}, 0.25, 0.9, 1.0, "stopped"),
+)
+
+
+def body(text: str) -> list[list[str]]:
+    """The words of each line below a table's rule."""
+    lines = text.splitlines()
+    rule = next(at for at, line in enumerate(lines) if set(line.strip()) == {"─"})
+    return [line.split() for line in lines[rule + 1 :]]
+
+
+def test_a_dataset_counts_its_rows_and_what_was_dropped(spec: Spec, place: Place) -> None:
+    made = data.prepare(spec, place.storage)
+    text = show.dataset(made)
+    for split in ("train", "validation", "test"):
+        counts = [*made.counts[split].values(), made.size(split)]
+        assert [split, *map(str, counts)] in body(text)
+    assert text.endswith("dropped: nothing")
+
+
+def test_a_sweep_is_ranked_and_a_failed_trial_says_why() -> None:
+    rows = body(show.sweep(Swept(TRIALS)))
+    assert [row[0] for row in rows] == ["c", "a", "b"]
+    assert rows[-1][-1] == "diverged"
+
+
+def test_a_scorecard_shows_intervals_and_the_confusion() -> None:
+    card = score(["a", "a", "b"], ["a", "b", "b"], ["a", "b"], resamples=20)
+    text = show.scorecards({"old": card})
+    assert "test rows, old: 3" in text
+    assert ["a", "1.000", "0.500", "0.667", "2", "1", "1"] in body(text)
+    accuracy = card.metrics["accuracy"]
+    assert f"accuracy 0.667 [{accuracy.low:.3f}, {accuracy.high:.3f}]" in text
+
+
+def test_versions_name_their_aliases_and_none_is_said() -> None:
+    version = ModelVersion("m", 3, "0123456789", "file:/x", {"dataset": "abc"}, ("champion",), 0.0)
+    assert body(show.versions([version]))[0][:5] == ["m", "3", "champion", "abc", "01234567"]
+    assert "rehone train" in show.versions([])
