@@ -280,18 +280,12 @@ def status(spec: SpecPath, *, json: Json = False) -> None:
     _answer(found, json, show.status(found))
 
 
-@app.command(epilog="Example: `rehone demo --fast`")
-def demo(
-    *,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Less data and fewer epochs: minutes less, worse figures.")
-    ] = False,
-    json: Json = False,
-) -> None:
+@app.command(epilog="Example: `rehone demo`")
+def demo(*, json: Json = False) -> None:
     """The whole loop on real data: train, serve, drift, retrain, promote."""
     from examples import demo as demo_
 
-    summary = demo_.run(Settings.from_environment(), fast=fast)
+    summary = demo_.run(Settings.from_environment())
     _answer(summary, json, demo_.table(summary))
 
 

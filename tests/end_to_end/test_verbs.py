@@ -85,7 +85,8 @@ def test_from_a_spec_to_a_retrained_champion(user: User) -> None:
         _wait_for_version(user, spec, 3)
     finally:
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=90) == 0
+        server.communicate(timeout=90)
+    assert server.returncode == 0
     status = user.types("status", spec)
     champion = next(v for v in status["versions"] if "champion" in v["aliases"])
     assert champion["version"] == 3
