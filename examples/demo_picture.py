@@ -28,10 +28,10 @@ def draw(traffic: Traffic, marks: Mapping[str, int], path: Path) -> None:
         axes.text(start + len(right) / 2, 1.005, domain, ha="center", color=colour)
         axes.axvspan(start, start + len(right), color=colour, alpha=0.06, linewidth=0)
         start += len(right)
-    for number, (name, at) in enumerate(marks.items()):
+    for name, at in marks.items():
         axes.axvline(at, color=_COLOURS[name], linestyle="--")
-        axes.annotate(name, (at, 0.52 + 0.04 * number), xytext=(5, 0), textcoords="offset points", color=_COLOURS[name])
-    axes.set(xlabel="requests", ylabel=f"accuracy over the last {_WINDOW}", xlim=(0, start), ylim=(0.5, 1.04))
+        axes.annotate(name, (at, 0.49), xytext=(5, 0), textcoords="offset points", color=_COLOURS[name])
+    axes.set(xlabel="requests", ylabel=f"accuracy over the last {_WINDOW}", xlim=(0, start), ylim=(0.48, 1.04))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
