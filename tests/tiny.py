@@ -73,7 +73,7 @@ def tree(data: Path, model: Path) -> dict[str, Any]:
         },
         "scaling": {"workers": 2},
         "sweep": {
-            "search": {"training.learning_rate": {"loguniform": [5e-3, 2e-2]}, "method.rank": {"choice": [4, 8]}},
+            "search": {"training.learning_rate": {"loguniform": [5e-3, 1e-2]}, "method.rank": {"choice": [4, 8]}},
         },
         "evaluation": {"bootstrap": 50},
         "serving": {"port": 0, "flush_seconds": 0.2, "poll_seconds": 0.2},

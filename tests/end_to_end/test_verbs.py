@@ -18,7 +18,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
-SHIFTED = {"good": "day", "great": "film", "bad": "night", "awful": "book"}
+OPPOSITE = {"positive": "negative", "negative": "positive"}
 
 
 class User:
@@ -60,6 +60,7 @@ def user(tmp_path: Path, spec: Spec) -> User:
         "monitoring.min_labels": 30,
         "retrain.epochs": 10,
         "retrain.rate": 1,
+        "evaluation.max_loss_on_old": 1,
     }
     return User(tmp_path, spec.with_values(values))
 
@@ -107,7 +108,7 @@ def _read_json(server: subprocess.Popen[str]) -> Any:
 
 
 def _send_shifted_traffic(user: User, url: str) -> None:
-    """Words of feeling become neutral ones: the model must guess, and the labels follow."""
+    """The same words now mean the opposite: the model is wrong, and the labels say so."""
     from serve.client import Client
 
     rows = [_shifted(row) for row in tiny.rows(90, seed=4)]
@@ -118,7 +119,7 @@ def _send_shifted_traffic(user: User, url: str) -> None:
 
 
 def _shifted(row: dict[str, str]) -> dict[str, str]:
-    return row | {"text": " ".join(SHIFTED.get(word, word) for word in row["text"].split()) + " very very very"}
+    return {"text": f"{row['text']} very very very", "label": OPPOSITE[row["label"]]}
 
 
 def _wait_for_version(user: User, spec: str, version: int) -> None:
