@@ -281,11 +281,11 @@ def status(spec: SpecPath, *, json: Json = False) -> None:
 
 
 @app.command(epilog="Example: `rehone demo`")
-def demo(*, json: Json = False) -> None:
+def demo(set_: Set = None, *, json: Json = False) -> None:
     """The whole loop on real data: train, serve, drift, retrain, promote."""
     from examples import demo as demo_
 
-    summary = demo_.run(Settings.from_environment())
+    summary = demo_.run(Settings.from_environment(), set_ or [])
     _answer(summary, json, demo_.table(summary))
 
 

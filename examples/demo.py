@@ -11,7 +11,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +85,7 @@ class Story:
             self.marks[name], self.at[name] = len(traffic.sent), time.monotonic()
 
 
-def run(settings: Settings) -> dict[str, Any]:
+def run(settings: Settings, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run the loop in a storage root of its own and return the summary. Raises RehoneError when a stage did not happen.
 
     It always starts from nothing, so that a run that was killed leaves nothing behind that matters.
@@ -94,7 +94,7 @@ def run(settings: Settings) -> dict[str, Any]:
     shutil.rmtree(root, ignore_errors=True)
     settings = settings.model_copy(update={"storage": str(root / "store")})
     sizes, story = Sizes(), Story()
-    spec, place = specfile.load(SPEC, sizes.overrides), Place.from_settings(settings)
+    spec, place = specfile.load(SPEC, [*sizes.overrides, *overrides]), Place.from_settings(settings)
     with story.stage("fetch", "sentiment data rated by people"):
         rows = _rows(sentiment_data.fetch())
     with connect(settings, num_cpus=pipeline.cpus(spec), dashboard=True) as jobs:
