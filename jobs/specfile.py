@@ -33,7 +33,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Spec:
 
 def dump(spec: Spec) -> str:
     """The resolved spec as YAML; `load` gives the same spec back."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)  # ASCII: PyYAML folds a raw U+0085
 
 
 def parse(tree: Any, where: str = "spec") -> Spec:

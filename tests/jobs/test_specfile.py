@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.errors import SpecError
@@ -131,6 +131,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @given(VALUES)
+@example({"data.text": "\x85"})  # a line break to YAML
 def test_what_is_dumped_loads_as_the_same_spec(values: dict[str, Any]) -> None:
     spec = specfile.parse(BASE | {"data": {"source": "/a.csv"}}).with_values(values)
     back = specfile.parse(yaml.safe_load(specfile.dump(spec)))
