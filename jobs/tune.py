@@ -99,11 +99,6 @@ def sweep(job: Work, storage: Storage, run: Run) -> Swept:
     return swept
 
 
-def apply(spec: Spec, values: dict[str, Any]) -> Spec:
-    """The spec with a trial's values."""
-    return spec.with_values(values)
-
-
 def _small(job: Work) -> Work:
     """A trial's work: one worker, the sweep's epochs and share of the rows, no early stop of its own."""
     spec = job.spec
