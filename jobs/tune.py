@@ -63,6 +63,7 @@ def sweep(job: Work, storage: Storage, run: Run) -> Swept:
     """Run `spec.sweep` over the job. Ray must be connected. Raises TrainingError."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search import BasicVariantGenerator
 
     spec = job.spec
     scheduler = ASHAScheduler(
@@ -84,7 +85,8 @@ def sweep(job: Work, storage: Storage, run: Run) -> Swept:
                 mode="min",
                 num_samples=spec.sweep.trials,
                 scheduler=scheduler,
-                max_concurrent_trials=spec.sweep.concurrent,
+                # The same spec draws the same points.
+                search_alg=BasicVariantGenerator(max_concurrent=spec.sweep.concurrent, random_state=spec.training.seed),
             ),
             run_config=tune.RunConfig(
                 name=run.id,

@@ -36,6 +36,8 @@ COLUMNS = (*NUMBERS, LABEL, EMBEDDING)
 _KS, _LABEL_TEST, _MMD = "ks", "permutation chi-square", "permutation mmd"
 _MOST_ROWS = 1000
 """Rows a side that are tested: the kernel of the embedding test grows with their square."""
+_DRAWN_ROWS = 100
+"""Rows a side in the picture of the embedding, whose t-SNE costs more than all the tests together."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,11 @@ def _dataset(frame: pd.DataFrame, known: frozenset[str]) -> Dataset:
 
 def _run(current: Dataset, reference: Dataset, level: float, embedding_threshold: float) -> Snapshot:
     from evidently import Report
+    from evidently.legacy.metrics.data_drift import embeddings_drift
     from evidently.metrics import ValueDrift
     from evidently.metrics.embeddings import EmbeddingsDrift, MMDDriftMethod
 
+    embeddings_drift.SAMPLE_CONSTANT = _DRAWN_ROWS  # Evidently has no argument for it
     metrics = [ValueDrift(column=name, method=_KS, threshold=level) for name in NUMBERS]
     metrics.append(ValueDrift(column=LABEL, method=_label_test(), threshold=level))
     metrics.append(
