@@ -25,7 +25,7 @@ check: $(READY)  ## ruff, mypy, import-linter and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not ray and not slow" -q
+	$(BIN)/python -m pytest -m "not ray and not slow" -q -n auto
 
 setup: $(READY)  ## only set up
 

@@ -35,6 +35,7 @@ def prepare(spec: Spec, storage: Storage) -> DatasetVersion:
         dropped,
         source=spec.data.source,
         labels=labels,
+        slices=spec.data.slices,
         rules=_rules(spec),
     )
 
@@ -56,6 +57,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
         raise DataError(f"{len(kept)} labelled feedback rows are new; at least 10 are needed", where="feedback")
     kept["origin"] = "feedback-" + hashlib.sha256("\n".join(sorted(kept["text"])).encode()).hexdigest()[:8]
     kept["split"] = _split_feedback(kept, spec)
+    kept[list(old.slices)] = ""
     return dataset.write(
         storage,
         spec.name,
@@ -63,6 +65,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
         dropped,
         source=f"{old.version} + {len(kept)} rows of feedback",
         labels=list(old.labels),
+        slices=old.slices,
         rules=_rules(spec) | {"feedback_test_share": spec.retrain.feedback_test_share},
         parent=old,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.storage import Storage
 from .split import SPLITS
 
 COLUMNS = ["text", "label", "group", "origin", "row"]
+"""What every row has; the columns in `DatasetVersion.slices` come after them."""
 OLD, NEW = "old", "new"
 
 
@@ -28,6 +29,7 @@ class DatasetVersion:
     version: str
     source: str
     labels: tuple[str, ...]
+    slices: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
     dropped: Mapping[str, int]
     origins: tuple[str, ...]
@@ -39,7 +41,7 @@ class DatasetVersion:
         return f"datasets/{self.name}/{self.version}"
 
     def rows(self, storage: Storage, split: str) -> pd.DataFrame:
-        """Rows of one split with the columns in COLUMNS."""
+        """Rows of one split with the columns in COLUMNS and the slices (text, "" where a row has none)."""
         frame: pd.DataFrame = storage.read_parquet(f"{self.place}/{split}.parquet").to_pandas()
         return frame
 
@@ -63,16 +65,19 @@ def write(
     source: str,
     labels: list[str],
     rules: Mapping[str, Any],
+    slices: Sequence[str] = (),
     parent: DatasetVersion | None = None,
 ) -> DatasetVersion:
     """Store the splits under a version made from their content; the same content is stored once."""
+    columns = [*COLUMNS, *slices]
     origins = list(parent.origins) if parent else []
     origins += [o for split in SPLITS for o in splits[split]["origin"].unique() if o not in origins]
     made = DatasetVersion(
         name=name,
-        version=_hash(splits, labels, rules),
+        version=_hash({name: rows[columns] for name, rows in splits.items()}, labels, rules),
         source=source,
         labels=tuple(labels),
+        slices=tuple(slices),
         counts={s: {label: int((splits[s]["label"] == label).sum()) for label in labels} for s in SPLITS},
         dropped={str(k): int(v) for k, v in dropped["reason"].value_counts().sort_index().items()},
         origins=tuple(dict.fromkeys(origins)),
@@ -81,7 +86,7 @@ def write(
     )
     if not storage.exists(f"{made.place}/manifest.json"):
         for split in SPLITS:
-            storage.write_parquet(f"{made.place}/{split}.parquet", _table(splits[split][COLUMNS]))
+            storage.write_parquet(f"{made.place}/{split}.parquet", _table(splits[split][columns]))
         storage.write_parquet(f"{made.place}/dropped.parquet", _table(dropped[["text", "label", "row", "reason"]]))
         # The manifest last: a version with a manifest is whole.
         storage.write_json(f"{made.place}/manifest.json", asdict(made))
@@ -91,7 +96,7 @@ def write(
 def read(storage: Storage, name: str, version: str) -> DatasetVersion:
     """Raises NotFoundError."""
     tree = storage.read_json(f"datasets/{name}/{version}/manifest.json")
-    return DatasetVersion(**{**tree, "labels": tuple(tree["labels"]), "origins": tuple(tree["origins"])})
+    return DatasetVersion(**tree | {key: tuple(tree[key]) for key in ("labels", "slices", "origins")})
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:
@@ -103,7 +108,7 @@ def _table(frame: pd.DataFrame) -> pa.Table:
 def _hash(splits: Mapping[str, pd.DataFrame], labels: list[str], rules: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([labels, rules], sort_keys=True).encode())
     for split in SPLITS:
-        for row in splits[split][COLUMNS].itertuples(index=False):
+        for row in splits[split].itertuples(index=False):
             digest.update(json.dumps([split, *map(str, row)]).encode())
     return digest.hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""Raw rows from where the spec says they are, in one shape: `text, label, group, time, row`.
+"""Raw rows from where the spec says they are, in one shape: `text, label, group, time, row` and the slices.
 
 Reading is `datasets`' own; this file turns its faults into one line each and checks that the columns are there.
 """
@@ -33,6 +33,8 @@ def load(spec: DataSpec) -> pd.DataFrame:
     result["group"] = result["group"].map(_text) if "group" in result else ""
     result["time"] = result.get("time")
     result["row"] = range(1, len(result) + 1)
+    for name in spec.slices:
+        result[name] = _column(frame, name, "slices", spec).map(_text)
     return result
 
 

@@ -16,6 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+OWN_COLUMNS = frozenset(
+    "text label group time row origin split reason input true confidence embedding slice".split()  # noqa: SIM905
+)
+"""Names of columns that rehone itself gives to rows and answers; a slice cannot have one of them."""
+
 
 class Part(BaseModel):
     """Every part of the spec: frozen, and an unknown key is an error."""
@@ -61,7 +66,20 @@ class DataSpec(Part):
         le=1,
         description="Jaccard similarity of word 3-grams from which two texts count as one; null keeps them.",
     )
+    slices: tuple[str, ...] = Field(
+        (), description="Further columns that stay with each row, for a Scorecard by their values."
+    )
     split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
+
+    @field_validator("slices")
+    @classmethod
+    def _slices_have_names_of_their_own(cls, slices: tuple[str, ...]) -> tuple[str, ...]:
+        clash = sorted(OWN_COLUMNS & set(slices))
+        if clash:
+            raise ValueError(f"{', '.join(map(repr, clash))} is a name of rehone's own; rename the column")
+        if len(set(slices)) != len(slices):
+            raise ValueError("names a column twice")
+        return slices
 
     @field_validator("labels")
     @classmethod
