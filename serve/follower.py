@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from cluster.registry import CHAMPION, ModelVersion
+from cluster.registry import CHAMPION, PREVIOUS, ModelVersion
 
 from .engine import Engine
 
@@ -36,17 +36,26 @@ class AliasFollower:
         self._thread = threading.Thread(target=self._run, name="alias-follower", daemon=True)
 
     def start(self) -> None:
-        """Load the champion there is, then follow. Raises what loading it raised."""
-        self.look()
+        """Load the champion there is, or the one before it when it fails, then follow. Raises what loading raised."""
+        self._look_first()
         self._thread.start()
 
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
 
-    def look(self) -> None:
-        """Swap if the champion is another version than the one that serves. Raises the registry's own faults."""
-        wanted = self._registry.find(self._model, CHAMPION)
+    def _look_first(self) -> None:
+        try:
+            self.look(CHAMPION)
+        except Exception:
+            # A replica that restarts under a champion that is broken: the version before it has served already.
+            if self._registry.find(self._model, PREVIOUS) is None:
+                raise
+            self.look(PREVIOUS)
+
+    def look(self, alias: str = CHAMPION) -> None:
+        """Swap if the alias names another version than the one that serves. Raises the registry's own faults."""
+        wanted = self._registry.find(self._model, alias)
         now = self.engine.version.version if self.engine else None
         if wanted is None or wanted.version == now or wanted.version in self.failed:
             return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.registry import CHAMPION, ModelVersion
+from cluster.registry import CHAMPION, PREVIOUS, ModelVersion
 from jobs.predictor import Output
 
 LABELS = ("negative", "positive")
@@ -52,13 +52,14 @@ class FakeRegistry:
 
     def __init__(self, folders: dict[int, Path]) -> None:
         self.folders, self.champion = folders, 1
+        self.previous: int | None = None
         self.away = self.files_away = False
 
     def find(self, model: str, alias: str) -> ModelVersion | None:
         if self.away:
             raise ConnectionError("the registry is away")
-        assert (model, alias) == ("m", CHAMPION)
-        return version(self.champion)
+        number = {("m", CHAMPION): self.champion, ("m", PREVIOUS): self.previous}[model, alias]
+        return None if number is None else version(number)
 
     def download(self, found: ModelVersion) -> Path:
         if self.files_away:

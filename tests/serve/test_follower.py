@@ -79,3 +79,14 @@ def test_a_first_version_that_fails_is_said_at_once(tmp_path: Path) -> None:
     _, made = follower(tmp_path, v1=0.1)
     with pytest.raises(ClusterError, match="m version 1"):
         made.start()
+
+
+def test_a_replica_that_starts_under_a_broken_champion_serves_the_one_before_it(tmp_path: Path) -> None:
+    registry, made = follower(tmp_path, v2=0.1)
+    registry.champion, registry.previous = 2, 1
+    made.start()
+    assert serving(made) == 1
+    assert "away from its trainer" in made.failed[2]
+    registry.champion = 3
+    wait(lambda: serving(made) == 3)
+    made.stop()
