@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+# On every core; tests that start Ray have the machine to themselves.
+FAST := $(BIN)/python -m pytest -m "not ray and not slow" -q -n auto
 
 export HF_HUB_OFFLINE ?= 1
 
@@ -18,14 +20,15 @@ demo: $(READY)  ## set up, then run the whole loop on real data and a real pretr
 	$(BIN)/rehone demo
 
 test: $(READY)  ## set up, then run every test
-	$(BIN)/python -m pytest
+	$(FAST)
+	$(BIN)/python -m pytest -m "ray or slow"
 
 check: $(READY)  ## ruff, mypy, import-linter and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not ray and not slow" -q -n auto
+	$(FAST)
 
 setup: $(READY)  ## only set up
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cluster.errors import GateRefusedError, NotFoundError, RehoneError, UserError
+from cluster.errors import DataError, GateRefusedError, NotFoundError, RehoneError, UserError
 from cluster.settings import Settings
 
 if TYPE_CHECKING:
+    from cluster.storage import Storage
     from jobs.pipeline import Place
     from jobs.spec import Spec
     from serve.endpoint import Endpoint
@@ -29,8 +30,16 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 your mistake, 3 the gate refused.",
 )
 
+data_app = typer.Typer(no_args_is_help=True, help="The dataset versions that are kept: list, show, diff.")
+app.add_typer(data_app, name="data")
+
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The project's YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the spec.")]
+DataVersion = Annotated[str, typer.Argument(metavar="VERSION", help="NAME/VERSION, or the start of the version.")]
+Corrections = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="CSV with row, text and label, as `rehone audit` writes it; mends labels."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Address = Annotated[
     str | None, typer.Option(metavar="URL", help="Job API of a Ray cluster: run there as a job and follow it here.")
@@ -57,12 +66,24 @@ def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
 
     loaded = _spec(spec, set_)
     rows = data.check(loaded)
-    model.check(loaded.base_model)
+    model.check(loaded.base_model, loaded.training.max_length)
     counts = {str(k): int(v) for k, v in rows["split"].value_counts().items()}
     said = ", ".join(f"{n} {name}" for name, n in counts.items())
     _answer(
         {"name": loaded.name, "hash": loaded.hash, "rows": counts}, json, f"{spec} is fine: {len(rows)} rows ({said})"
     )
+
+
+@app.command(epilog="Example: `rehone plan examples/sentiment.yaml --set method.name=full`")
+def plan(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
+    """Advice, memory by method and ZeRO stage, time and money, before anything runs. Starts nothing."""
+    from jobs import plan as plan_
+    from jobs import show_plan
+
+    made = plan_.make(_spec(spec, set_), Settings.from_environment())
+    _answer(made, json, show_plan.plan(made))
+    if not made.fits:
+        raise UserError("it does not fit", where=str(spec), mend=show_plan.mend(made))
 
 
 @app.command(epilog="Example: `rehone schema > rehone.schema.json`")
@@ -79,12 +100,65 @@ def schema(
 
 
 @app.command(epilog="Example: `rehone prepare examples/sentiment.yaml`")
-def prepare(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
+def prepare(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
     """Clean and split the data into a dataset version."""
     from jobs import pipeline, show
 
-    made = pipeline.prepare(_spec(spec, set_), _place())
+    made = pipeline.prepare(_spec(spec, _corrected(set_, corrections)), _place())
     _answer(made, json, show.dataset(made))
+
+
+@app.command(epilog="Example: `rehone audit examples/sentiment.yaml`")
+def audit(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
+    """Look for duplicates, leaks, wrong labels, outliers, personal data; write a report and the labels to check."""
+    from jobs import audit as audit_
+    from jobs import model, show_audit
+
+    loaded = _spec(spec, _corrected(set_, corrections))
+    model.check(loaded.base_model, loaded.training.max_length)
+    made = audit_.run(loaded, Settings.from_environment())
+    _answer(made, json, show_audit.audit(made))
+    if made.leaks:
+        raise DataError(f"{made.leaks} rows leak between splits", where=f"{made.place}/report.html")
+
+
+@data_app.command("list", epilog="Example: `rehone data list sentiment`")
+def data_list(
+    name: Annotated[str | None, typer.Argument(help="One project; all of them when not given.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """List dataset versions, oldest first."""
+    from jobs import dataset, show_data
+
+    found = dataset.versions(_storage(), name)
+    _answer(found, json, show_data.versions(found))
+
+
+@data_app.command("show", epilog="Example: `rehone data show sentiment/3f2a9c`")
+def data_show(version: DataVersion, *, json: Json = False) -> None:
+    """One version: rows, what was dropped, where it comes from, which runs used it, whether it is intact."""
+    from jobs import lineage, show_data
+
+    found = lineage.trace(version, Settings.from_environment())
+    _answer(found, json, show_data.version(found))
+
+
+@data_app.command("diff", epilog="Example: `rehone data diff sentiment/3f2a9c sentiment/81b0d4`")
+def data_diff(
+    before: DataVersion,
+    after: DataVersion,
+    *,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to print of each kind of change; JSON has all.")] = 5,
+    json: Json = False,
+) -> None:
+    """Rows added, removed, relabelled and moved between two versions; labels and lengths side by side."""
+    from jobs import compare, dataset, show_data
+
+    storage = _storage()
+    a, b = dataset.find(storage, before), dataset.find(storage, after)
+    found = compare.compare(a.all_rows(storage), b.all_rows(storage))
+    _answer(found, json, show_data.difference(a, b, found, rows))
 
 
 @app.command(epilog="Example: `rehone tune examples/sentiment.yaml --set sweep.trials=8`")
@@ -105,6 +179,7 @@ def train(
     spec: SpecPath,
     set_: Set = None,
     address: Address = None,
+    corrections: Corrections = None,
     *,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the values that the last sweep found best.")] = False,
     json: Json = False,
@@ -113,6 +188,7 @@ def train(
     from jobs import pipeline
     from monitoring import promotion, show
 
+    set_ = _corrected(set_, corrections)
     loaded, place = _checked(spec, set_), _place()
     if tuned:
         loaded = loaded.with_values(pipeline.tuned(loaded, place))
@@ -121,8 +197,8 @@ def train(
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
         published = pipeline.train_and_publish(loaded, dataset, place)
-    verdict = promotion.settle(loaded, place, published, dataset)
-    result = {"version": published.version.version, "verdict": verdict, "scorecards": published.scorecards}
+    verdict = promotion.settle(loaded, place, published)
+    result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
     _refuse_unless(verdict)
 
@@ -135,17 +211,73 @@ def evaluate(
     *,
     json: Json = False,
 ) -> None:
-    """Score a version on the untouched test split of its dataset."""
-    from jobs import dataset, show
+    """Score a version on the untouched test split of its dataset: metrics, slices, calibration, robustness, cost."""
+    from jobs import dataset, show_scorecard
     from jobs import evaluate as evaluate_
     from jobs.predictor import Predictor
 
     loaded, place = _spec(spec, set_), _place()
     version = _version(place, loaded.name, model_version)
     data = dataset.read(place.storage, loaded.name, version.tags["dataset"])
-    rows = evaluate_.answers(Predictor.load(place.registry.download(version)), data, place.storage)
-    cards = evaluate_.scorecards(rows, data.labels, loaded.evaluation)
-    _answer({"version": version.version, "scorecards": cards}, json, show.scorecards(cards))
+    folder = place.registry.download(version)
+    predictor = Predictor.load(folder)
+    rows = evaluate_.answers(predictor, data, place.storage, loaded.evaluation)
+    made = evaluate_.evaluate(rows, predictor, folder, data.labels, loaded.evaluation)
+    _answer({"version": version.version, **made.to_dict()}, json, show_scorecard.evaluation(made))
+
+
+@app.command(epilog="Example: `rehone card examples/sentiment.yaml --html card.html`")
+def card(
+    spec: SpecPath,
+    set_: Set = None,
+    model_version: Annotated[str, typer.Option(help="Number or alias of the version.")] = "champion",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page with its pictures too.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Print a version's model card: use, data, method, Scorecard, slices, verdict, lineage, carbon and cost."""
+    from cluster.tracking import Tracker
+    from jobs import card as card_
+    from jobs import facts
+    from monitoring import history
+
+    loaded, place = _spec(spec, set_), _place()
+    version = _version(place, loaded.name, model_version)
+    folder, run = place.registry.download(version), Tracker(place.settings, loaded.name).open(version.run)
+    known = facts.gather(folder, run, place.storage, place.settings, loaded.card)
+    told = history.told(version, place)
+    made = card_.make(known, told)
+    if html is not None:
+        html.write_text(card_.html(made, folder), encoding="utf-8")
+    _answer({"card": made.content, "facts": known, "told": told}, json, made.content)
+
+
+@app.command(epilog="Example: `rehone reproduce sentiment 3`")
+def reproduce(
+    model: Annotated[str, typer.Argument(metavar="SPEC|NAME", help="The project's YAML file, or the model's name.")],
+    version: Annotated[str, typer.Argument(help="Number or alias of the version.")],
+    address: Address = None,
+    *,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference of a figure that is let pass.")] = 0,
+    json: Json = False,
+) -> None:
+    """Train a version again from its manifest, register nothing and say how far the figures differ."""
+    from jobs import reproduce as reproduce_
+
+    name = _spec(Path(model), None).name if Path(model).suffix in {".yaml", ".yml"} else model
+    place = _place()
+    wanted = _version(place, name, version)
+    found = reproduce_.origin(place, wanted)
+    if address is not None:
+        from cluster.submit import run_and_follow
+
+        run_and_follow(address, ["reproduce", name, str(wanted.version), "--tolerance", str(tolerance)])
+        return
+    with _ray(found.spec, place):
+        made = reproduce_.reproduce(found, wanted, place, tolerance)
+    _answer(made.to_dict(), json, reproduce_.shown(made))
+    if not made.reproduced:
+        raise RehoneError(f"differs by {made.largest:.3g}, more than {tolerance:g}", where=f"{name} {wanted.version}")
 
 
 @app.command(epilog="Example: `rehone models sentiment`")
@@ -231,6 +363,42 @@ def predict(
     _answer(answer, json, "\n".join(lines))
 
 
+@app.command(epilog="Example: `rehone explain examples/sentiment.yaml 'what a lovely day'`")
+def explain(
+    spec: SpecPath,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Texts to explain.")] = None,
+    set_: Set = None,
+    label: Annotated[str | None, typer.Option(help="The label to speak of; the predicted one when not given.")] = None,
+    model_version: Annotated[str, typer.Option(help="Number or alias of the version.")] = "champion",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with coloured words as well.")] = None,
+    check: Annotated[
+        int | None,
+        typer.Option(metavar="ROWS", min=1, help="Instead: are explanations of this many test rows true to the model?"),
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Show which words speak for a label, by integrated gradients. Needs no server."""
+    from jobs import dataset, faithfulness, highlight
+    from jobs.predictor import Predictor
+
+    if bool(inputs) == (check is not None):
+        raise UserError("needs either texts to explain or --check ROWS")
+    loaded, place = _spec(spec, set_), _place()
+    version = _version(place, loaded.name, model_version)
+    model, steps = Predictor.load(place.registry.download(version)), loaded.serving.explain_steps
+    if check is not None:
+        data = dataset.read(place.storage, loaded.name, version.tags["dataset"])
+        faithful = faithfulness.on_test_rows(model, data, place.storage, check, steps)
+        _answer(faithful, json, highlight.faithfulness(faithful))
+        return
+    found = [model.explain(text, label, steps) for text in inputs or []]
+    if html is not None:
+        highlight.write(html, found)
+    text = highlight.coloured(found) if sys.stdout.isatty() else highlight.plain(found)
+    _answer({"version": version.version, "explanations": found}, json, text)
+
+
 @app.command(epilog="Example: `rehone watch examples/sentiment.yaml --once --json`")
 def watch(
     spec: SpecPath,
@@ -266,8 +434,10 @@ def retrain(spec: SpecPath, set_: Set = None, address: Address = None, *, json: 
         return
     with _ray(loaded, place):
         made = retrain_.retrain(loaded, place)
-    result = {"version": made.published.version.version, "dataset": made.dataset.version, "verdict": made.verdict}
-    _answer(result, json, show.published(made.published, made.verdict))
+    published = made.published
+    result = {"version": published.version.version, "dataset": made.dataset.version, "verdict": made.verdict}
+    result["forgetting"] = published.forgetting
+    _answer(result, json, show.published(published, made.verdict))
     _refuse_unless(made.verdict)
 
 
@@ -307,13 +477,20 @@ def _spec(path: Path, overrides: list[str] | None) -> Spec:
     return specfile.load(path, overrides or [])
 
 
+def _corrected(overrides: list[str] | None, corrections: Path | None) -> list[str]:
+    """The overrides with the file of corrections among them, as YAML reads it from wherever the spec lies."""
+    if corrections is None:
+        return overrides or []
+    return [*(overrides or []), f"data.corrections={json_.dumps(str(corrections.resolve()))}"]
+
+
 def _checked(path: Path, overrides: list[str] | None) -> Spec:
     """Spec, data and base model validated before Ray starts."""
     from jobs import data, model
 
     spec = _spec(path, overrides)
     data.check(spec)
-    model.check(spec.base_model)
+    model.check(spec.base_model, spec.training.max_length)
     return spec
 
 
@@ -321,6 +498,12 @@ def _place() -> Place:
     from jobs.pipeline import Place
 
     return Place.from_settings(Settings.from_environment())
+
+
+def _storage() -> Storage:
+    from cluster.storage import Storage
+
+    return Storage.from_settings(Settings.from_environment())
 
 
 def _ray(spec: Spec, place: Place, *, dashboard: bool = False) -> Any:

@@ -5,8 +5,25 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import UserError
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_VARIABLES = {
+    "storage": "REHONE_STORAGE",
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+    "address": "RAY_API_SERVER_ADDRESS",
+    "spool": "REHONE_SPOOL",
+    "cpu_watts": "REHONE_CPU_WATTS",
+    "gpu_watts": "REHONE_GPU_WATTS",
+    "grid_grams": "REHONE_GRID_GRAMS",
+    "cpu_hour_price": "REHONE_CPU_HOUR_PRICE",
+    "gpu_hour_price": "REHONE_GPU_HOUR_PRICE",
+}
 
 
 class Settings(BaseModel):
@@ -22,16 +39,29 @@ class Settings(BaseModel):
     """Job API of a running Ray cluster. `RAY_API_SERVER_ADDRESS`."""
     spool: str | None = None
     """Folder local to the node where replicas spool predictions. `REHONE_SPOOL`."""
+    cpu_watts: Amount | None = None
+    """Watts of one busy CPU core with its share of the machine. `REHONE_CPU_WATTS`."""
+    gpu_watts: Amount | None = None
+    """Watts of one busy GPU. `REHONE_GPU_WATTS`."""
+    grid_grams: Amount | None = None
+    """Grams of CO2 equivalent for one kWh from the grid. `REHONE_GRID_GRAMS`."""
+    cpu_hour_price: Amount | None = None
+    """Price of one CPU core for an hour. `REHONE_CPU_HOUR_PRICE`."""
+    gpu_hour_price: Amount | None = None
+    """Price of one GPU for an hour, in the same currency. `REHONE_GPU_HOUR_PRICE`."""
 
     @classmethod
     def from_environment(cls) -> Settings:
-        names = {
-            "storage": "REHONE_STORAGE",
-            "tracking_uri": "MLFLOW_TRACKING_URI",
-            "address": "RAY_API_SERVER_ADDRESS",
-            "spool": "REHONE_SPOOL",
-        }
-        return cls(**{field: os.environ[name] for field, name in names.items() if os.environ.get(name)})
+        """Raises UserError when a variable that is to hold an amount does not."""
+        given = {field: os.environ[name] for field, name in _VARIABLES.items() if os.environ.get(name)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            name = _VARIABLES[str(fault["loc"][0])]
+            raise UserError(
+                f"{fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}", where=name
+            ) from None
 
     @property
     def is_local(self) -> bool:
@@ -52,10 +82,5 @@ class Settings(BaseModel):
 
     def environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a job or a replica."""
-        pairs = {
-            "REHONE_STORAGE": self.storage_root,
-            "MLFLOW_TRACKING_URI": self.tracking_uri,
-            "RAY_API_SERVER_ADDRESS": self.address,
-            "REHONE_SPOOL": self.spool,
-        }
-        return {name: value for name, value in pairs.items() if value}
+        values = self.model_dump() | {"storage": self.storage_root}
+        return {name: str(values[field]) for field, name in _VARIABLES.items() if values[field] not in {None, ""}}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 
+JOB = "REHONE_JOB"
+"""Environment variable by which a verb that runs as a job knows its id."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A Ray Job. `status` is Ray's: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED."""
@@ -68,7 +72,7 @@ class Jobs:
                 client.submit_job(
                     entrypoint=shlex.join([sys.executable, "-m", "rehone", *arguments]),
                     submission_id=submission_id,
-                    runtime_env={"env_vars": dict(environment)},
+                    runtime_env={"env_vars": {**environment, JOB: submission_id}},
                     metadata=dict(metadata),
                 )
             )

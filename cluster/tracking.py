@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -34,9 +35,13 @@ def tracking_uri(settings: Settings) -> str:
             where=settings.storage,
             mend="set MLFLOW_TRACKING_URI",
         )
-    folder = Path(settings.storage_root) / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    file = _embedded(settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{file}"
+
+
+def _embedded(settings: Settings) -> Path:
+    return Path(settings.storage_root) / "mlflow" / "mlflow.db"
 
 
 @lru_cache(maxsize=4)
@@ -53,6 +58,16 @@ def client(uri: str) -> MlflowClient:
 
 
 @dataclass(frozen=True)
+class Used:
+    """A dataset version as MLflow keeps it with a run. `profile` is a little JSON that its page shows."""
+
+    name: str
+    version: str
+    url: str
+    profile: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Tracker:
     """Runs of one experiment."""
 
@@ -63,22 +78,34 @@ class Tracker:
     def _client(self) -> MlflowClient:
         return client(tracking_uri(self.settings))
 
-    def _experiment_id(self) -> str:
+    def _known(self) -> str | None:
+        """The experiment's id, None when nothing was ever logged."""
+        embedded = self.settings.tracking_uri is None and self.settings.is_local
+        if embedded and not _embedded(self.settings).exists():  # a client would take seconds to make it
+            return None
         found = self._client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        return None if found is None else str(found.experiment_id)
+
+    def _experiment_id(self) -> str:
+        known = self._known()
+        if known is not None:
+            return known
         location = None
         if self.settings.tracking_uri is None:
             location = (Path(self.settings.storage_root) / "mlflow" / "artifacts").as_uri()
         return str(self._client.create_experiment(self.experiment, artifact_location=location))
 
     @contextmanager
-    def run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[Run]:
-        """A run that ends FINISHED, or FAILED when the body raises."""
+    def run(
+        self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Used | None = None
+    ) -> Iterator[Run]:
+        """A run that ends FINISHED, or FAILED when the body raises. `dataset` is linked as its input."""
         made = self._client.create_run(self._experiment_id(), run_name=name, tags=dict(tags))
         run = Run(self._client, str(made.info.run_id), str(made.info.artifact_uri))
         for key, value in params.items():
             self._client.log_param(run.id, key, str(value)[:_MAX_PARAM_LENGTH])
+        if dataset is not None:
+            run.log_dataset(dataset)
         try:
             yield run
         except BaseException:
@@ -96,9 +123,16 @@ class Tracker:
             raise ClusterError(f"MLflow has no run {run_id}", where=tracking_uri(self.settings)) from error
         return Run(self._client, run_id, str(found.info.artifact_uri))
 
-    def runs(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The newest runs: id, name, status, start (unix s), metrics, params, tags."""
-        found = self._client.search_runs([self._experiment_id()], max_results=limit)
+    def runs(self, limit: int = 20, *, dataset: str = "") -> list[dict[str, Any]]:
+        """The newest runs, of one dataset version if named: id, name, status, start (unix s), metrics, params, tags.
+
+        MLflow's own search finds the latter too: `dataset.digest = '<version>'`. Makes no experiment.
+        """
+        known = self._known()
+        if known is None:
+            return []
+        of = f"dataset.digest = '{dataset}'" if dataset else ""
+        found = self._client.search_runs([known], filter_string=of, max_results=limit)
         return [
             {
                 "id": r.info.run_id,
@@ -131,6 +165,19 @@ class Run:
         for key, value in params.items():
             self._client.log_param(self.id, key, str(value)[:_MAX_PARAM_LENGTH])
 
+    def log_dataset(self, used: Used, context: str = "training") -> None:
+        """Link a dataset version as an input of the run, as MLflow's pages show it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        made = Dataset(
+            name=used.name,
+            digest=used.version,
+            source_type=used.url.partition("://")[0] if "://" in used.url else "local",
+            source=json.dumps({"uri": used.url}),
+            profile=json.dumps(dict(used.profile)),
+        )
+        self._client.log_inputs(self.id, [DatasetInput(made, [InputTag("mlflow.data.context", context)])])
+
     def log_folder(self, folder: Path, name: str) -> str:
         """Keep a folder with the run and return its URI."""
         self._client.log_artifacts(self.id, str(folder), name)
@@ -141,6 +188,11 @@ class Run:
 
     def log_file(self, file: Path) -> None:
         self._client.log_artifact(self.id, str(file))
+
+    def last(self, metric: str) -> float | None:
+        """The last value logged; None when there is none."""
+        values = self.history(metric)
+        return values[-1][1] if values else None
 
     def history(self, metric: str) -> list[tuple[int, float]]:
         """(step, value) in the order logged."""

@@ -137,7 +137,7 @@ def _train(spec: Spec, place: Place, story: Story) -> None:
     with story.stage("train", f"{spec.scaling.workers} workers, DeepSpeed, LoRA"):
         published = pipeline.train_and_publish(best, data, place)
     with story.stage("gate", "is it good enough to serve?"):
-        say(show_.published(published, promotion.settle(spec, place, published, data)))
+        say(show_.published(published, promotion.settle(spec, place, published)))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from cluster.errors import DataError
+from cluster.errors import DataError, NotFoundError
 from cluster.storage import Storage
+from cluster.tracking import Used
 
 from .split import SPLITS
 
@@ -35,6 +37,8 @@ class DatasetVersion:
     origins: tuple[str, ...]
     parent: str | None
     rules: Mapping[str, Any]
+    created: float
+    """Unix seconds; not part of the content."""
 
     @property
     def place(self) -> str:
@@ -44,6 +48,20 @@ class DatasetVersion:
         """Rows of one split with the columns in COLUMNS and the slices (text, "" where a row has none)."""
         frame: pd.DataFrame = storage.read_parquet(f"{self.place}/{split}.parquet").to_pandas()
         return frame
+
+    def all_rows(self, storage: Storage) -> pd.DataFrame:
+        """Rows of every split, with the column `split`."""
+        return pd.concat([self.rows(storage, s).assign(split=s) for s in SPLITS], ignore_index=True)
+
+    def used(self, storage: Storage) -> Used:
+        """What a run keeps of the version that it used."""
+        profile = {"rows": {split: self.size(split) for split in SPLITS}, "labels": list(self.labels)}
+        return Used(self.name, self.version, storage.url(self.place), profile)
+
+    def intact(self, storage: Storage) -> bool:
+        """Whether what lies there is still what the version was named after."""
+        splits = {split: self.rows(storage, split) for split in SPLITS}
+        return _hash(splits, self.labels, self.rules) == self.version
 
     def size(self, split: str) -> int:
         return sum(self.counts[split].values())
@@ -83,13 +101,15 @@ def write(
         origins=tuple(dict.fromkeys(origins)),
         parent=parent.version if parent else None,
         rules=dict(rules),
+        created=time.time(),
     )
-    if not storage.exists(f"{made.place}/manifest.json"):
-        for split in SPLITS:
-            storage.write_parquet(f"{made.place}/{split}.parquet", _table(splits[split][columns]))
-        storage.write_parquet(f"{made.place}/dropped.parquet", _table(dropped[["text", "label", "row", "reason"]]))
-        # The manifest last: a version with a manifest is whole.
-        storage.write_json(f"{made.place}/manifest.json", asdict(made))
+    if storage.exists(f"{made.place}/manifest.json"):
+        return read(storage, name, made.version)
+    for split in SPLITS:
+        storage.write_parquet(f"{made.place}/{split}.parquet", _table(splits[split][columns]))
+    storage.write_parquet(f"{made.place}/dropped.parquet", _table(dropped[["text", "label", "row", "reason"]]))
+    # The manifest last: a version with a manifest is whole.
+    storage.write_json(f"{made.place}/manifest.json", asdict(made))
     return made
 
 
@@ -99,14 +119,47 @@ def read(storage: Storage, name: str, version: str) -> DatasetVersion:
     return DatasetVersion(**tree | {key: tuple(tree[key]) for key in ("labels", "slices", "origins")})
 
 
+def versions(storage: Storage, name: str | None = None) -> list[DatasetVersion]:
+    """Every whole version of a project, or of all of them, by name and oldest first."""
+    found = [
+        read(storage, project, version)
+        for project in ([name] if name else storage.list("datasets"))
+        for version in storage.list(f"datasets/{project}")
+        if storage.exists(f"datasets/{project}/{version}/manifest.json")
+    ]
+    return sorted(found, key=lambda v: (v.name, v.created))
+
+
+def find(storage: Storage, reference: str) -> DatasetVersion:
+    """A version by `NAME/VERSION`, its hash alone or the start of it. Raises NotFoundError."""
+    name, _, start = reference.rpartition("/")
+    found = [v for v in versions(storage, name or None) if v.version.startswith(start)]
+    if len(found) == 1:
+        return found[0]
+    mend = f"say which: {', '.join(f'{v.name}/{v.version}' for v in found)}" if found else "see `rehone data list`"
+    raise NotFoundError(
+        f"is the start of {len(found)} dataset versions" if found else "is no dataset version",
+        where=reference,
+        mend=mend,
+    )
+
+
+def ancestors(storage: Storage, version: DatasetVersion) -> list[DatasetVersion]:
+    """What the version was made from, what that was made from, and so on to the first."""
+    if version.parent is None:
+        return []
+    parent = read(storage, version.name, version.parent)
+    return [parent, *ancestors(storage, parent)]
+
+
 def _table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(
         frame.astype({c: "int64" if c == "row" else "str" for c in frame.columns}), preserve_index=False
     )
 
 
-def _hash(splits: Mapping[str, pd.DataFrame], labels: list[str], rules: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([labels, rules], sort_keys=True).encode())
+def _hash(splits: Mapping[str, pd.DataFrame], labels: Sequence[str], rules: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps([list(labels), dict(rules)], sort_keys=True).encode())
     for split in SPLITS:
         for row in splits[split].itertuples(index=False):
             digest.update(json.dumps([split, *map(str, row)]).encode())

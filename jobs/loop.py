@@ -19,8 +19,9 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
-from . import batches, model, zero
+from . import batches, ewc, model, zero
 from .batches import Encoded
+from .ewc import Consolidation, Hold
 from .spec import Spec
 
 
@@ -42,6 +43,10 @@ class Work:
     epochs: int
     start: str | None = None
     """Folder of a trained model to go on from."""
+    consolidation: Consolidation | None = None
+    """Holds the weights of `start`; not with ZeRO stage 3."""
+    class_weights: tuple[float, ...] | None = None
+    """Of each label in the validation loss; in the training loss too, unless `train` has rare rows repeated."""
 
 
 @dataclass
@@ -62,10 +67,11 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
     total = per_epoch * work.epochs
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
+    held = _hold(work, tokenizer, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
+    weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
     state = _restore(engine, resume) if resume else State()
     every = math.ceil(per_epoch / spec.training.evaluations_per_epoch)
-    torch.manual_seed(spec.training.seed + state.step + 1)  # dropout, the same on every rank
 
     seen: list[float] = []
     began, rows = time.monotonic(), 0
@@ -73,12 +79,14 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
         number, at = divmod(state.step, per_epoch)
         plan = batches.epoch([len(i) for i in train.ids], spec.training.global_batch_size, spec.training.seed + number)
         for batch in plan[at:]:
-            seen.append(_step(engine, train, batch, spec, rank, world))
+            # Each step has its own seed: dropout is the same on every rank, and after a restart from a checkpoint.
+            torch.manual_seed(spec.training.seed + state.step + 1)
+            seen.append(_step(engine, train, batch, spec, rank, world, held, weights))
             state.step += 1
             rows += len(batch)
             ends = state.step == total
             if state.step % every == 0 or ends:
-                loss, accuracy = _validate(engine, validation, spec, rank, world)
+                loss, accuracy = _validate(engine, validation, spec, rank, world, weights)
                 better = loss < state.best_loss
                 state.best_loss = min(state.best_loss, loss)
                 state.since_best = 0 if better else state.since_best + 1
@@ -107,6 +115,13 @@ def _encode(work: Work, tokenizer: Any, rows: pd.DataFrame) -> Encoded:
     return batches.encode(tokenizer, list(rows["text"]), labels, work.spec.training.max_length)
 
 
+def _hold(work: Work, tokenizer: Any, net: Any) -> Hold | None:
+    if work.consolidation is None:
+        return None
+    net.to("cuda" if torch.cuda.is_available() else "cpu")
+    return ewc.hold(net, _encode(work, tokenizer, work.consolidation.rows), work.consolidation.strength)
+
+
 def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
     import deepspeed
 
@@ -124,21 +139,44 @@ def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
     return engine
 
 
-def _step(engine: Any, train: Encoded, batch: Any, spec: Spec, rank: int, world: int) -> float:
-    """One optimizer step; the mean loss of this rank's rows."""
+def _step(
+    engine: Any,
+    train: Encoded,
+    batch: Any,
+    spec: Spec,
+    rank: int,
+    world: int,
+    held: Hold | None,
+    weights: torch.Tensor | None,
+) -> float:
+    """One optimizer step; the mean loss of this rank's rows, without the penalty of what is held."""
     engine.train()
     losses: list[float] = []
     for rows in batches.micro_batches(batch, rank, world, spec.training.micro_batch_size):
         inputs = {k: v.to(engine.device) for k, v in train.batch(rows).items()}
-        loss = engine(**inputs).loss
-        engine.backward(loss)
+        answer = engine(**inputs)
+        loss = answer.loss
+        if weights is not None and spec.data.balance == "class_weights":
+            loss = _losses(answer.logits, inputs["labels"], weights).mean()
+        engine.backward(loss if held is None else loss + held.penalty())
         engine.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
 
 
+def _losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Cross entropy of each row times its label's weight.
+
+    Not divided by the weights of the batch, as torch's own does: micro-batches then add up to the global batch.
+    """
+    each = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    return each if weights is None else each * weights[labels]
+
+
 @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is untyped here
-def _validate(engine: Any, data: Encoded, spec: Spec, rank: int, world: int) -> tuple[float, float]:
+def _validate(
+    engine: Any, data: Encoded, spec: Spec, rank: int, world: int, weights: torch.Tensor | None
+) -> tuple[float, float]:
     """(loss, accuracy) over all ranks' rows."""
     engine.eval()
     sums = torch.zeros(3, dtype=torch.float64)
@@ -147,7 +185,7 @@ def _validate(engine: Any, data: Encoded, spec: Spec, rank: int, world: int) -> 
         labels = inputs.pop("labels")[:counting]
         logits = engine(**inputs).logits[:counting].float()
         if counting:
-            sums[0] += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            sums[0] += _losses(logits, labels, weights).sum().item()
             sums[1] += (logits.argmax(-1) == labels).sum().item()
             sums[2] += counting
     dist.all_reduce(sums)

@@ -37,17 +37,18 @@ def locate(base_model: str) -> str:
     return str(folder)
 
 
-def check(base_model: str) -> None:
-    """Raises SpecError when the base model's description cannot be read."""
+def check(base_model: str, max_length: int) -> None:
+    """Raises SpecError when the base model's description cannot be read or has fewer positions than `max_length`."""
     from transformers import AutoConfig
 
     name = locate(base_model)
     if not Path(name).is_dir() and os.environ.get("HF_HUB_OFFLINE") == "1":
         return
     try:
-        AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
+    check_length(config, max_length)
 
 
 def check_length(config: Any, max_length: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Run, Tracker
 
-from . import data, plot, train, tune
+from . import attempts, data, train, tune
 from .dataset import DatasetVersion
-from .publish import Published, code_version, publish
+from .provenance import code_version
+from .publish import Published, publish
 from .spec import Spec
 from .tune import Swept
 
@@ -42,7 +43,7 @@ def prepare(spec: Spec, place: Place) -> DatasetVersion:
 def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:
     """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError, UserError."""
     require(spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
-    with _run(spec, dataset, place, "sweep") as run:
+    with open_run(spec, dataset, place, "sweep") as run:
         swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
     tuned_spec = spec.with_values(swept.best.values)
     place.storage.write_json(f"sweeps/{spec.name}.json", swept.to_dict())
@@ -57,15 +58,32 @@ def train_and_publish(
     start: Path | None = None,
     parent: ModelVersion | None = None,
 ) -> Published:
-    """Train, score, register as challenger. Ray must be connected. Raises TrainingError."""
+    """Train, score, register as challenger. Ray must be connected. Raises TrainingError.
+
+    Going on from the model in `start`, it is tried again while the challenger forgets too much (`attempts.py`).
+    """
     workers = spec.scaling.workers
     require(workers * spec.scaling.cpus_per_worker, workers * int(spec.scaling.use_gpu))
-    with _run(spec, dataset, place, "train" if parent is None else "retrain") as run:
-        trained = train.fit(train.work(spec, dataset, place.storage, start), place.storage, run)
-        _keep_curve(run, trained.curve)
+    kind = "train" if parent is None else "retrain"
+    with ExitStack() as runs:
+        if start is None:
+            run, forgotten = runs.enter_context(open_run(spec, dataset, place, kind)), None
+            trained = train.fit(train.work(spec, dataset, place.storage), place.storage, run)
+        else:
+            chosen = attempts.choose(
+                spec, dataset, place.storage, start, lambda: open_run(spec, dataset, place, kind), runs
+            )
+            trained, run, forgotten = chosen.trained, chosen.run, chosen.forgetting
         run.log_metrics({"train_seconds": trained.seconds})
         return publish(
-            spec, dataset, trained.folder, storage=place.storage, registry=place.registry, run=run, parent=parent
+            spec,
+            dataset,
+            trained.folder,
+            storage=place.storage,
+            registry=place.registry,
+            run=run,
+            parent=parent,
+            forgetting=forgotten,
         )
 
 
@@ -85,15 +103,10 @@ def tuned(spec: Spec, place: Place) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in spec.sweep.search}
 
 
-def _run(spec: Spec, dataset: DatasetVersion, place: Place, kind: str) -> Any:
+def open_run(spec: Spec, dataset: DatasetVersion, place: Place, kind: str) -> AbstractContextManager[Run]:
+    """An MLflow run of the project with its spec, dataset and code. `kind`: train, retrain, sweep, reproduce."""
     params = {"spec": json.dumps(spec.model_dump(mode="json")), "dataset": dataset.version}
+    params |= {"base_model": spec.base_model, "workers": str(spec.scaling.workers)}
     params |= {k: str(v) for part in ("training", "method") for k, v in getattr(spec, part).model_dump().items()}
     tags = {"kind": kind, "dataset": dataset.version, "spec": spec.hash, "code": code_version()}
-    return Tracker(place.settings, spec.name).run(kind, params, tags)
-
-
-def _keep_curve(run: Run, curve: tuple[dict[str, float], ...]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "learning-curve.png"
-        plot.learning_curve(curve, path)
-        run.log_file(path)
+    return Tracker(place.settings, spec.name).run(kind, params, tags, dataset.used(place.storage))

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import batches, model
+from . import batches, explain, model
+from .explain import Explanation
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class Predictor:
             for row, output in zip(rows, self._forward(data.batch(rows)), strict=True):
                 outputs[row] = output
         return [output for output in outputs if output is not None]
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the parameters take in memory."""
+        return sum(p.numel() * p.element_size() for p in self._net.parameters())
+
+    def explain(self, text: str, label: str | None, steps: int) -> Explanation:
+        """Which words speak for `label`, the predicted one when None. Safe beside a call. Raises UserError."""
+        return explain.explain(self._net, self._tokenizer, self.labels, self._max_length, text, label, steps)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
     def _forward(self, batch: dict[str, torch.Tensor]) -> list[Output]:

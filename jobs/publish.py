@@ -2,21 +2,24 @@
 
 A version's folder:
 
-    manifest.json       task, base model, labels, resolved spec, dataset version, parent, packages, ZeRO stage
+    manifest.json       task, base model, labels, resolved spec, dataset version, parent, code, packages, machine
     adapter/ | weights/ what was trained
     tokenizer/          the base model's
     scorecard.json      {"old": ..., "new": ...}
+    robustness.json     the same rows with typos, in other case, with other punctuation
+    footprint.json      latency on the machine that published it, and size
+    pictures/           confusion, reliability, slices and learning curve, as PNG
+    card.md, card.html  the model card as it was when nothing had judged the version
     reference.parquet   the test split as this version answered it: what monitoring compares production with
     vocabulary.json     words of the training split
+    forgetting.json     what each attempt of a retraining lost on the anchor; only after a retraining from a champion
     golden.json         inputs and the trainer's own scores for them: serving must answer the same
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,22 +32,31 @@ from cluster.registry import ModelVersion, Registry
 from cluster.storage import Storage
 from cluster.tracking import Run
 
-from . import evaluate, model
+from . import card as card_
+from . import evaluate, facts, model, plot, train
 from .dataset import DatasetVersion
+from .evaluate import Evaluation
+from .forgetting import Forgetting
 from .predictor import Predictor
+from .provenance import provenance
 from .scorecard import Scorecard
 from .spec import Spec
 from .split import TRAIN
 from .vocabulary import vocabulary
 
 _GOLDEN_ROWS = 8
-_PACKAGES = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets")
 
 
 @dataclass(frozen=True)
 class Published:
     version: ModelVersion
-    scorecards: Mapping[str, Scorecard]
+    evaluation: Evaluation
+    forgetting: Forgetting | None = None
+    """Of a retraining that went on from its parent."""
+
+    @property
+    def scorecards(self) -> Mapping[str, Scorecard]:
+        return self.evaluation.scorecards
 
 
 def publish(
@@ -56,47 +68,57 @@ def publish(
     registry: Registry,
     run: Run,
     parent: ModelVersion | None = None,
+    forgetting: Forgetting | None = None,
 ) -> Published:
     """Evaluate the model in `trained`, put the version's folder together and register it."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        folder.mkdir()
-        for part in ("adapter", "weights"):
-            if (trained / part).is_dir():
-                shutil.copytree(trained / part, folder / part)
-        model.tokenizer(model.locate(spec.base_model)).save_pretrained(str(folder / "tokenizer"))
-        _write(folder / "manifest.json", _manifest(spec, data, run, parent))
-        # As the trainer has it, with the adapter beside the base: what serving merges must agree with this.
-        predictor = Predictor.load(folder, merge=False)
-        rows = evaluate.answers(predictor, data, storage)
-        cards = evaluate.scorecards(rows, data.labels, spec.evaluation)
-        _write(folder / "scorecard.json", {name: card.to_dict() for name, card in cards.items()})
-        rows.to_parquet(folder / "reference.parquet", index=False)
-        _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["text"]))
-        _write(folder / "golden.json", _golden(predictor, rows))
+        made = assemble(folder, spec, data, trained, storage=storage, run=run, parent=parent, forgetting=forgetting)
+        plot.learning_curve(train.curve(run), folder / "pictures" / "learning-curve.png")
+        card_.write(folder, facts.gather(folder, run, storage, registry.settings))
         source = run.log_folder(folder, "model")
-    run.log_metrics({f"test_{name}_{m}": v.value for name, card in cards.items() for m, v in card.metrics.items()})
+    cards = made.scorecards.items()
+    run.log_metrics({f"test_{name}_{m}": v.value for name, card in cards for m, v in card.metrics.items()})
     tags = {"dataset": data.version, "spec": spec.hash, "task": spec.task, "base_model": spec.base_model}
     version = registry.register(spec.name, run.id, source, tags | ({"parent": str(parent.version)} if parent else {}))
-    return Published(version, cards)
+    return Published(version, made, forgetting)
+
+
+def assemble(
+    folder: Path,
+    spec: Spec,
+    data: DatasetVersion,
+    trained: Path,
+    *,
+    storage: Storage,
+    run: Run,
+    parent: ModelVersion | None = None,
+    forgetting: Forgetting | None = None,
+) -> Evaluation:
+    """Make a version's folder of the model in `trained`, and evaluate it. Registers nothing."""
+    folder.mkdir()
+    for part in ("adapter", "weights"):
+        if (trained / part).is_dir():
+            shutil.copytree(trained / part, folder / part)
+    model.tokenizer(model.locate(spec.base_model)).save_pretrained(str(folder / "tokenizer"))
+    _write(folder / "manifest.json", _manifest(spec, data, run, parent))
+    # As the trainer has it, with the adapter beside the base: what serving merges must agree with this.
+    predictor = Predictor.load(folder, merge=False)
+    rows = evaluate.answers(predictor, data, storage, spec.evaluation)
+    made = evaluate.evaluate(rows, Predictor.load(folder), folder, data.labels, spec.evaluation)
+    _keep(folder, made)
+    rows.to_parquet(folder / "reference.parquet", index=False)
+    _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["text"]))
+    _write(folder / "golden.json", _golden(predictor, rows))
+    if forgetting is not None:
+        _write(folder / "forgetting.json", forgetting.to_dict())
+    return made
 
 
 def manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a version's folder."""
     tree: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     return tree
-
-
-def code_version() -> str:
-    """The commit of a checkout, with `+` when something is changed; else the installed version."""
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],  # noqa: S607 - whichever git there is
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() if done.returncode == 0 else importlib.metadata.version("rehone")
 
 
 def _manifest(spec: Spec, data: DatasetVersion, run: Run, parent: ModelVersion | None) -> dict[str, Any]:
@@ -107,8 +129,7 @@ def _manifest(spec: Spec, data: DatasetVersion, run: Run, parent: ModelVersion |
         "dataset": {"name": data.name, "version": data.version},
         "parent": parent.version if parent else None,
         "run": run.id,
-        "code": code_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        **provenance(),
         "spec": spec.model_dump(mode="json"),
     }
 
@@ -116,6 +137,15 @@ def _manifest(spec: Spec, data: DatasetVersion, run: Run, parent: ModelVersion |
 def _golden(predictor: Predictor, rows: pd.DataFrame) -> dict[str, Any]:
     inputs = list(rows["input"].head(_GOLDEN_ROWS))
     return {"inputs": inputs, "scores": [list(output.scores.values()) for output in predictor(inputs)]}
+
+
+def _keep(folder: Path, made: Evaluation) -> None:
+    tree = made.to_dict()
+    for name, part in (("scorecard", "scorecards"), ("robustness", "robustness"), ("footprint", "footprint")):
+        _write(folder / f"{name}.json", tree[part])
+    (folder / "pictures").mkdir()
+    for name, card in made.scorecards.items():
+        plot.scorecard(name, card, folder / "pictures")
 
 
 def _write(path: Path, value: Any) -> None:

@@ -1,7 +1,8 @@
 """The Scorecard: what a model scores on rows it was never trained on, with bootstrap intervals.
 
-Every metric is a function of the confusion matrix. Resampling rows with replacement draws that matrix's cells from a
-multinomial, so the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13) needs no loop over rows.
+Most metrics are functions of the confusion matrix. Resampling rows with replacement draws that matrix's cells from a
+multinomial, so the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13) needs no loop over rows; the two
+that need every probability draw how often each row counts.
 """
 
 from __future__ import annotations
@@ -12,37 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from sklearn.metrics import confusion_matrix
 
-Counts = NDArray[np.int64]
-"""Confusion matrices, shape (..., labels, labels), true label first."""
-Values = NDArray[np.float64]
+from .calibration import Calibration
+from .metrics import METRICS, Counts, Values, f1, hits, log_loss, ratio, roc_auc
+from .slices import Gap, Slice
 
-
-def _ratio(part: Counts, whole: Counts) -> Values:
-    """0 where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
-
-
-def _hits(counts: Counts) -> Counts:
-    return np.asarray(counts.diagonal(axis1=-2, axis2=-1))
-
-
-def _accuracy(counts: Counts) -> Values:
-    return np.asarray(_hits(counts).sum(-1) / counts.sum((-2, -1)))
-
-
-def _f1(counts: Counts) -> Values:
-    return _ratio(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))
-
-
-def _macro_f1(counts: Counts) -> Values:
-    """Mean over the labels that occur as true or predicted, as scikit-learn has it."""
-    occurs = counts.sum(-1) + counts.sum(-2) > 0
-    return np.asarray(_f1(counts).sum(-1) / occurs.sum(-1))
-
-
-METRICS: dict[str, Callable[[Counts], Values]] = {"accuracy": _accuracy, "macro_f1": _macro_f1}
+ROC_AUC, LOG_LOSS = "roc_auc", "log_loss"
 
 
 @dataclass(frozen=True)
@@ -64,26 +42,26 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Scorecard:
-    """`confusion[i][j]`: rows of true label i that were predicted as label j, in the order of `labels`."""
+    """`confusion[i][j]`: rows of true label i that were predicted as label j, in the order of `labels`.
+
+    `slices` are worst first. `calibration`, and the metrics roc_auc and log_loss, are there when scores are known.
+    """
 
     rows: int
     metrics: Mapping[str, Interval]
     per_label: Mapping[str, LabelScore]
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
+    calibration: Calibration | None = None
+    slices: tuple[Slice, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Scorecard:
-        return cls(
-            rows=tree["rows"],
-            metrics={name: Interval(**value) for name, value in tree["metrics"].items()},
-            per_label={name: LabelScore(**value) for name, value in tree["per_label"].items()},
-            labels=tuple(tree["labels"]),
-            confusion=tuple(tuple(row) for row in tree["confusion"]),
-        )
+        return TypeAdapter(cls).validate_python(tree)
 
 
 def score(
@@ -91,22 +69,30 @@ def score(
     predicted: Sequence[str],
     labels: Sequence[str],
     *,
+    shares: Values | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Scorecard:
-    """Scorecard of `len(true)` rows. `labels` fixes the order. Raises ValueError on no rows."""
+    """Scorecard of `len(true)` rows. `labels` fixes the order. Raises ValueError on no rows.
+
+    `shares`, (rows, labels), are the probabilities behind the predictions.
+    """
     if not true:
         raise ValueError("a Scorecard needs at least one row")
     counts: Counts = confusion_matrix(list(true), list(predicted), labels=list(labels)).astype(np.int64)
-    draws = np.random.default_rng(seed).multinomial(len(true), counts.ravel() / len(true), size=resamples)
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(true), counts.ravel() / len(true), size=resamples)
     drawn = draws.reshape(resamples, *counts.shape)
-    precision, recall, f1 = _ratio(_hits(counts), counts.sum(0)), _ratio(_hits(counts), counts.sum(1)), _f1(counts)
+    metrics = {name: _interval(metric(counts), metric(drawn), confidence) for name, metric in METRICS.items()}
+    if shares is not None:
+        metrics |= _by_share(_indices(true, labels), shares, resamples, confidence, rng)
+    precision, recall, per_label = ratio(hits(counts), counts.sum(0)), ratio(hits(counts), counts.sum(1)), f1(counts)
     return Scorecard(
         rows=len(true),
-        metrics={name: _interval(metric, counts, drawn, confidence) for name, metric in METRICS.items()},
+        metrics=metrics,
         per_label={
-            label: LabelScore(float(precision[i]), float(recall[i]), float(f1[i]), int(counts[i].sum()))
+            label: LabelScore(float(precision[i]), float(recall[i]), float(per_label[i]), int(counts[i].sum()))
             for i, label in enumerate(labels)
         },
         labels=tuple(labels),
@@ -114,7 +100,28 @@ def score(
     )
 
 
-def _interval(metric: Callable[[Counts], Values], counts: Counts, drawn: Counts, confidence: float) -> Interval:
+def _indices(true: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
+    place = {label: i for i, label in enumerate(labels)}
+    return np.array([place[label] for label in true], np.int64)
+
+
+def _by_share(
+    true: NDArray[np.int64], shares: Values, resamples: int, confidence: float, rng: np.random.Generator
+) -> dict[str, Interval]:
+    """roc_auc is left out when all rows have one label."""
+    rows = len(true)
+    once = np.ones((1, rows), np.int64)
+    drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+    metrics: dict[str, Callable[[NDArray[np.int64], Values, Counts], Values]] = {LOG_LOSS: log_loss}
+    if len(set(true)) > 1:
+        metrics[ROC_AUC] = roc_auc
+    return {
+        name: _interval(metric(true, shares, once)[0], metric(true, shares, drawn), confidence)
+        for name, metric in metrics.items()
+    }
+
+
+def _interval(value: Any, drawn: Values, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
-    low, high = np.quantile(metric(drawn), [tail, 1 - tail])
-    return Interval(float(metric(counts)), float(low), float(high))
+    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    return Interval(float(value), float(low), float(high))

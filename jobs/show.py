@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.registry import ModelVersion
 
 from .dataset import DatasetVersion
-from .scorecard import Interval, Scorecard
+from .forgetting import Forgetting
 from .split import SPLITS
 from .tune import Swept
 
@@ -57,8 +57,17 @@ def sweep(swept: Swept) -> str:
     return table("sweep, best first", ["trial", *keys, "validation loss", "accuracy", "epochs", ""], rows)
 
 
-def scorecards(cards: Mapping[str, Scorecard]) -> str:
-    return "\n\n".join(_scorecard(name, card) for name, card in cards.items())
+def forgetting(found: Forgetting) -> str:
+    """All attempts of a retraining beside the model they started from."""
+    rows = [["before", "", "", f"{found.before.anchor:.3f}", "", _share(found.before.new), ""]]
+    for index, made in enumerate(found.attempts):
+        recipe, after = made.recipe, made.measured
+        held = f"{recipe.ewc_lambda:g}" if recipe.ewc_lambda else ""
+        numbers = [f"{after.anchor:.3f}", f"{100 * made.loss:+.1f}", _share(after.new)]
+        mark = "published" if index == found.published else ""
+        rows.append([recipe.name, f"{recipe.replay:g}", held, *numbers, mark])
+    title = f"{found.metric} on {found.anchor} ({found.rows}); it may lose {100 * found.budget:.1f} points"
+    return table(title, ["attempt", "replay", "ewc lambda", "anchor", "lost, points", "new rows", ""], rows)
 
 
 def versions(found: Sequence[ModelVersion]) -> str:
@@ -71,22 +80,12 @@ def versions(found: Sequence[ModelVersion]) -> str:
     return table("", ["model", "version", "alias", "dataset", "run", "created"], rows)
 
 
-def _scorecard(name: str, card: Scorecard) -> str:
-    metrics = "   ".join(f"{metric} {_interval(value)}" for metric, value in card.metrics.items())
-    rows = (
-        [label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, *card.confusion[i]]
-        for i, (label, s) in enumerate(card.per_label.items())
-    )
-    head = ["true label", "precision", "recall", "f1", "rows", *(f"as {label}" for label in card.labels)]
-    return f"{table(f'test rows, {name}: {card.rows}', head, rows)}\n{metrics}"
-
-
-def _interval(value: Interval) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-
-
 def _value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _number(value: float | None) -> str:

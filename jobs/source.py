@@ -14,6 +14,7 @@ import pandas as pd
 
 from cluster.errors import DataError
 
+from .faults import first_ten, in_file
 from .spec import DataSpec
 from .specfile import is_path
 
@@ -33,6 +34,8 @@ def load(spec: DataSpec) -> pd.DataFrame:
     result["group"] = result["group"].map(_text) if "group" in result else ""
     result["time"] = result.get("time")
     result["row"] = range(1, len(result) + 1)
+    if spec.split.column is not None:
+        result["split"] = _column(frame, spec.split.column, "split.column", spec).map(_text)
     for name in spec.slices:
         result[name] = _column(frame, name, "slices", spec).map(_text)
     return result
@@ -55,10 +58,22 @@ def _read(spec: DataSpec) -> pd.DataFrame:
         cause = str(error.__cause__ or error).splitlines()[0]
         if "corresponds to no data" in cause:  # how datasets says that a file has a header and no rows
             raise DataError("has no rows", where=spec.source) from None
-        raise DataError(f"cannot be read: {cause}", where=spec.source) from None
+        raise DataError(f"cannot be read: {_faults(spec.source) or cause}", where=spec.source) from None
     # Through Arrow: a whole number must not become 1.0 because another row lacks it.
     frame: pd.DataFrame = rows.with_format("arrow")[:].to_pandas(integer_object_nulls=True)
     return frame
+
+
+def _faults(source: str) -> str:
+    """The first ten faults of what lies there, by row and column; the file as well where it is one of several."""
+    path = Path(source)
+    if path.is_dir():
+        return first_ten(f"{file.relative_to(path)} {fault}" for file in _files(path) for fault in in_file(file))
+    return first_ten(in_file(path)) if path.is_file() else ""
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.suffix in _BUILDERS) if path.is_dir() else [path]
 
 
 def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
@@ -67,7 +82,7 @@ def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
     path = Path(spec.source)
     if not path.exists():
         raise DataError("no such file", where=f"data.source {spec.source}", mend="paths are relative to the spec file")
-    files = sorted(p for p in path.rglob("*") if p.suffix in _BUILDERS) if path.is_dir() else [path]
+    files = _files(path)
     kinds = {_BUILDERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise DataError("holds no CSV, JSONL or Parquet files, or a mixture of them", where=spec.source)
@@ -75,6 +90,9 @@ def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
         raise DataError("is empty", where=spec.source)
     arguments: dict[str, Any] = {"data_files": [str(file) for file in files], "split": "train"}
     if files[0].suffix in {".csv", ".tsv"}:
+        # Before pandas sees it: a field too many in the first row makes it shift every column by one.
+        if faults := _faults(spec.source):
+            raise DataError(f"cannot be read: {faults}", where=spec.source)
         # Everything as text: a label "01" must not become 1.
         sep = "\t" if files[0].suffix == ".tsv" else ","
         arguments |= {"sep": sep, "keep_default_na": False, "features": _all_text(files[0], sep)}

@@ -32,13 +32,44 @@ class SplitBy(StrEnum):
     stratified = "stratified"
     group = "group"
     time = "time"
+    rolling = "rolling"
+    column = "column"
 
 
 class SplitSpec(Part):
-    by: SplitBy = Field(SplitBy.stratified, description="How rows are kept apart: by label share, group or time.")
+    by: SplitBy = Field(
+        SplitBy.stratified,
+        description="How rows are kept apart: stratified by label, by group, by time, rolling over time, or as a "
+        "column says. However it is, rows of one data.group stay on one side.",
+    )
     train: Share = Field(0.7, description="Share of rows to train on.")
     validation: Share = Field(0.15, description="Share that early stopping and the sweep look at.")
     test: Share = Field(0.15, description="Share that only the Scorecard looks at.")
+    column: str | None = Field(
+        None, description="Column that holds train, validation or test (split.by: column); the shares do not count."
+    )
+    folds: PositiveInt = Field(
+        3,
+        description="split.by: rolling cuts time into folds + 2 equal blocks; fold k trains on the first k, validates on "
+        "the next and tests on the one after. The shares do not count.",
+    )
+    fold: PositiveInt | None = Field(None, description="Which fold (split.by: rolling); the last when not given.")
+
+    @property
+    def chosen_fold(self) -> int:
+        return self.fold or self.folds
+
+    @model_validator(mode="after")
+    def _fold_is_there(self) -> SplitSpec:
+        if self.chosen_fold > self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds} folds")
+        return self
+
+    @model_validator(mode="after")
+    def _column_and_by_agree(self) -> SplitSpec:
+        if (self.by is SplitBy.column) != (self.column is not None):
+            raise ValueError("by: column and a column go together, the one needs the other")
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> SplitSpec:
@@ -57,17 +88,33 @@ class DataSpec(Part):
     labels: tuple[str, ...] | None = Field(
         None, description="The labels that may occur; found in the data when not given."
     )
-    group: str | None = Field(None, description="Column that says which rows belong together (split.by: group).")
-    time: str | None = Field(None, description="Column with a date or a number that orders rows (split.by: time).")
+    group: str | None = Field(None, description="Column that says which rows belong together.")
+    time: str | None = Field(
+        None, description="Column with a date or a number that orders rows (split.by: time or rolling)."
+    )
     hub_split: str = Field("train", description="Which split to take when `source` is a hub name.")
     near_duplicates: float | None = Field(
         0.9,
         gt=0,
         le=1,
-        description="Jaccard similarity of word 3-grams from which two texts count as one; null keeps them.",
+        description="Jaccard similarity of word 3-grams from which two texts count as one; null keeps them "
+        "all, on whichever side they fall.",
     )
     slices: tuple[str, ...] = Field(
         (), description="Further columns that stay with each row, for a Scorecard by their values."
+    )
+    corrections: str | None = Field(
+        None, description="CSV with row, text, label: labels put right by hand; an empty label drops the row."
+    )
+    pii: Literal["keep", "mask"] = Field(
+        "keep",
+        description="mask: emails, phone and card numbers become `<EMAIL>`, `<PHONE>`, `<CARD>` before anything is kept.",
+    )
+    phone_region: str = Field(
+        "US", pattern="^[A-Z]{2}$", description="Country whose phone numbers are known without +CODE in front."
+    )
+    balance: Literal["none", "class_weights", "oversample"] = Field(
+        "none", description="Remedy for rare labels: weigh the loss, or repeat training rows until labels are even."
     )
     split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
 
@@ -81,6 +128,15 @@ class DataSpec(Part):
             raise ValueError("names a column twice")
         return slices
 
+    @field_validator("phone_region")
+    @classmethod
+    def _region_has_phones(cls, region: str) -> str:
+        from phonenumbers import SUPPORTED_REGIONS
+
+        if region not in SUPPORTED_REGIONS:
+            raise ValueError("is no country that phone numbers are known of, such as US or GB")
+        return region
+
     @field_validator("labels")
     @classmethod
     def _labels_differ(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -92,9 +148,25 @@ class DataSpec(Part):
     def _split_has_its_column(self) -> DataSpec:
         if self.split.by is SplitBy.group and self.group is None:
             raise ValueError("split.by: group needs data.group, the column to keep together")
-        if self.split.by is SplitBy.time and self.time is None:
-            raise ValueError("split.by: time needs data.time, the column to order by")
+        if self.split.by in {SplitBy.time, SplitBy.rolling} and self.time is None:
+            raise ValueError(f"split.by: {self.split.by} needs data.time, the column to order by")
         return self
+
+
+class AuditSpec(Part):
+    language: str | None = Field(
+        None, pattern="^[a-z]{2}$", description="ISO 639-1 code texts should be in; the commonest one when not given."
+    )
+    semantic_duplicates: float = Field(
+        0.95, gt=0, le=1, description="Cosine similarity of embeddings from which two texts say the same."
+    )
+    doubtful: Share = Field(0.1, description="Share of the labels, the most doubtful ones, that go out to be checked.")
+    folds: int = Field(5, ge=2, description="Folds of the cross-validation that labels are judged by.")
+    neighbours: PositiveInt = Field(10, description="Nearest rows whose mean distance tells an outlier.")
+    outliers: float = Field(
+        5.0, gt=0, description="Robust standard deviations above the median distance that make an outlier."
+    )
+    ray_rows: PositiveInt = Field(20_000, description="Rows from which embeddings are computed through Ray Data.")
 
 
 class MethodSpec(Part):
@@ -169,7 +241,29 @@ class EvaluationSpec(Part):
     metric: str = Field("accuracy", description="The metric that the gate compares; sweeps compare validation loss.")
     bootstrap: PositiveInt = Field(1000, description="Resamples behind each interval.")
     confidence: Share = Field(0.95, description="Confidence of each interval.")
-    max_loss_on_old: float = Field(0.02, ge=0, description="What a challenger may lose on the old test set.")
+    max_loss_on_old: float = Field(
+        0.02, ge=0, description="What a challenger may lose on the old test set, on the measured values."
+    )
+    alpha: Share = Field(0.05, description="Chance that the gate promotes a challenger that is no better.")
+    max_loss_on_slice: float = Field(
+        0.05, ge=0, description="Accuracy that a challenger may lose on a slice; more, and not by chance, refuses it."
+    )
+    min_slice_rows: PositiveInt = Field(30, description="Rows that a slice needs to be judged by.")
+    topics: int = Field(5, ge=0, le=50, description="Clusters of like texts that are slices too; 0 for none.")
+    robustness_rows: int = Field(
+        200, ge=0, description="Test rows that are answered again with typos, other case, other punctuation."
+    )
+    max_latency_ratio: PositiveFloat | None = Field(
+        2.0, description="Times the champion's latency that a challenger may take; null does not judge it."
+    )
+    max_size_ratio: PositiveFloat | None = Field(
+        2.0, description="Times the champion's weights in memory that a challenger may have; null does not judge it."
+    )
+    anchor: str | None = Field(
+        None,
+        description="File of rows that must not be forgotten, text and label columns as in `data`; the old test rows "
+        "when not given. Relative to the spec file.",
+    )
 
 
 class ServingSpec(Part):
@@ -178,6 +272,10 @@ class ServingSpec(Part):
     max_batch_size: PositiveInt = Field(32, description="Requests that go through the model together.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
     max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")
+    explain_inputs: PositiveInt = Field(8, description="Inputs that one request to explain may carry.")
+    explain_steps: int = Field(
+        32, ge=2, le=512, description="Steps of integrated gradients: forward and backward passes per explained input."
+    )
     flush_seconds: PositiveFloat = Field(2.0, description="How often spools move to the prediction log.")
     poll_seconds: PositiveFloat = Field(1.0, description="How often a replica asks for the champion.")
 
@@ -200,7 +298,30 @@ class RetrainSpec(Part):
     epochs: PositiveInt = Field(3, description="Passes over old and new rows, at most.")
     rate: float = Field(0.4, gt=0, le=1, description="Share of the champion's learning rate, when starting from it.")
     replay: float = Field(1.0, ge=0, le=1, description="Share of the old training rows that is trained on again.")
+    remedies: tuple[Literal["replay", "ewc"], ...] = Field(
+        ("replay", "ewc"),
+        description="What a retraining from the champion tries in turn, each on top of the one before, while it loses "
+        "more than evaluation.max_loss_on_old: replay takes all old rows (twice, if it had all), ewc holds weights.",
+    )
+    ewc_lambda: PositiveFloat = Field(
+        100.0, description="Strength of elastic weight consolidation (Kirkpatrick et al. 2017)."
+    )
+    ewc_rows: PositiveInt = Field(200, description="Old rows that its Fisher information is estimated on.")
     feedback_test_share: Share = Field(0.2, description="Share of the labelled feedback held out to judge on.")
+
+    @field_validator("remedies")
+    @classmethod
+    def _remedies_differ(cls, remedies: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(remedies)) != len(remedies):
+            raise ValueError("names a remedy twice")
+        return remedies
+
+
+class CardSpec(Part):
+    intended_use: str | None = Field(None, description="What the model is for, and who uses it, as its card says.")
+    limitations: str | None = Field(None, description="What it is not for, and where it is known to fail.")
+    licence: str | None = Field(None, description="Licence of the model, best as its SPDX name: apache-2.0.")
+    contact: str | None = Field(None, description="Whom to ask about it.")
 
 
 class Spec(Part):
@@ -210,6 +331,7 @@ class Spec(Part):
     task: Literal["text-classification"] = Field("text-classification", description="What the model is to do.")
     base_model: str = Field(description="Hub name, folder, or package:IMPORT_NAME/folder inside an installed package.")
     data: DataSpec
+    audit: AuditSpec = AuditSpec()  # type: ignore[call-arg]
     method: MethodSpec = MethodSpec()  # type: ignore[call-arg]
     training: TrainingSpec = TrainingSpec()  # type: ignore[call-arg]
     scaling: ScalingSpec = ScalingSpec()  # type: ignore[call-arg]
@@ -218,6 +340,7 @@ class Spec(Part):
     serving: ServingSpec = ServingSpec()  # type: ignore[call-arg]
     monitoring: MonitoringSpec = MonitoringSpec()  # type: ignore[call-arg]
     retrain: RetrainSpec = RetrainSpec()  # type: ignore[call-arg]
+    card: CardSpec = CardSpec()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _batch_can_be_made(self) -> Spec:

@@ -84,6 +84,11 @@ def _absolute_paths(tree: dict[str, Any], folder: Path) -> None:
         path = folder / Path(data["source"]).expanduser()
         if is_path(data["source"]) or path.is_dir():
             data["source"] = str(path.resolve())
+    if isinstance(data, dict) and isinstance(data.get("corrections"), str):
+        data["corrections"] = str((folder / Path(data["corrections"]).expanduser()).resolve())
+    evaluation = tree.get("evaluation")
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("anchor"), str):
+        evaluation["anchor"] = str((folder / Path(evaluation["anchor"]).expanduser()).resolve())
     model = tree.get("base_model")
     if isinstance(model, str) and model.startswith((".", "~")):
         tree["base_model"] = str((folder / Path(model).expanduser()).resolve())

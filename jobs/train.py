@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +14,14 @@ from typing import Any
 import pandas as pd
 
 from cluster.console import Meter, meter, say
-from cluster.errors import TrainingError
+from cluster.errors import SpecError, TrainingError
 from cluster.storage import Storage
 from cluster.tracking import Run
 
-from . import loop, model, zero
+from . import balance, loop, shapes, zero
 from .dataset import NEW, OLD, DatasetVersion
+from .ewc import Consolidation
+from .forgetting import EWC, Recipe
 from .loop import Work
 from .spec import Spec
 from .split import TRAIN, VALIDATION
@@ -38,24 +39,61 @@ class Trained:
     seconds: float
 
 
-def work(spec: Spec, data: DatasetVersion, storage: Storage, start: Path | None = None) -> Work:
-    """Everything a worker needs; picks the ZeRO stage and says why."""
+def work(
+    spec: Spec,
+    data: DatasetVersion,
+    storage: Storage,
+    start: Path | None = None,
+    recipe: Recipe | None = None,
+) -> Work:
+    """Everything a worker needs; picks the ZeRO stage and says why. `recipe` says how to go on from `start`.
+
+    Raises SpecError when the recipe asks for elastic weight consolidation and the stage is 3.
+    """
     picked = stage(spec, data)
     say(f"ZeRO stage {picked.stage}: {picked.reason}")
     rows = data.rows(storage, TRAIN)
-    if start is not None and spec.retrain.replay < 1:
-        # Going on from a model that has seen the old rows: a part of them is enough against forgetting.
-        old = data.part(rows, OLD).sample(frac=spec.retrain.replay, random_state=spec.training.seed)
-        rows = pd.concat([old, data.part(rows, NEW)])
+    consolidation = None
+    if recipe is not None:
+        old = data.part(rows, OLD)
+        consolidation = _consolidation(spec, recipe, old, picked.stage)
+        rows = pd.concat([_replayed(old, recipe.replay, spec.training.seed), data.part(rows, NEW)])
+    weights = None if spec.data.balance == "none" else balance.class_weights(rows["label"], data.labels)
     return Work(
         spec=spec,
         labels=data.labels,
-        train=rows,
+        train=balance.oversample(rows, spec.training.seed) if spec.data.balance == "oversample" else rows,
         validation=data.rows(storage, VALIDATION),
         zero_stage=picked.stage,
         epochs=spec.training.epochs,
         start=str(start) if start else None,
+        consolidation=consolidation,
+        class_weights=weights,
     )
+
+
+def _replayed(old: pd.DataFrame, times: float, seed: int) -> pd.DataFrame:
+    """A share of the rows, or whole times all of them and a share of them once more."""
+    whole, share = divmod(times, 1)
+    return pd.concat([*[old] * int(whole), old.sample(frac=share, random_state=seed)])
+
+
+def _consolidation(spec: Spec, recipe: Recipe, old: pd.DataFrame, stage: int) -> Consolidation | None:
+    if not recipe.ewc_lambda:
+        return None
+    check_remedies(spec, stage)
+    rows = old.sample(min(len(old), spec.retrain.ewc_rows), random_state=spec.training.seed)
+    return Consolidation(recipe.ewc_lambda, rows)
+
+
+def check_remedies(spec: Spec, stage: int) -> None:
+    """Raises SpecError when elastic weight consolidation is among the remedies and the ZeRO stage is 3."""
+    if EWC in spec.retrain.remedies and stage == 3:  # noqa: PLR2004 - the ZeRO stage that shards weights
+        raise SpecError(
+            "elastic weight consolidation needs whole weights, which ZeRO stage 3 shards",
+            where="retrain.remedies",
+            mend="retrain.remedies: [replay], or training.zero_stage 0 to 2",
+        )
 
 
 def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
@@ -63,19 +101,10 @@ def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
 
     Raises SpecError when the model has fewer positions than `training.max_length`.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    with torch.device("meta"):
-        config = AutoConfig.from_pretrained(model.locate(spec.base_model), num_labels=len(data.labels))
-        model.check_length(config, spec.training.max_length)
-        net = AutoModelForSequenceClassification.from_config(config)
-        net = net if spec.method.name == "full" else model.with_adapter(net, spec.method)
-    trainable, parameters = model.trainable_share(net)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // spec.scaling.workers
-    if spec.scaling.use_gpu and torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory
-    return zero.plan(spec, parameters=parameters, trainable=trainable, device_bytes=memory)
+    sizes = shapes.sizes(shapes.on_meta(spec, len(data.labels)))
+    return zero.plan(
+        spec, parameters=sizes.parameters, trainable=sizes.trainable, device_bytes=shapes.device_bytes(spec)
+    )
 
 
 def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:

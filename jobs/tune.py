@@ -121,12 +121,12 @@ def _trial(values: dict[str, Any], job: Work) -> None:
         best = min(best, metrics[METRIC])
         tune.report(metrics | {METRIC: best})
 
-    with _alone():
+    with alone():
         loop.run(replace(job, spec=spec), rank=0, world=1, threads=spec.scaling.cpus_per_worker, report=report)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """A process group of one, as DeepSpeed needs it, without a port."""
     import torch.distributed as dist
 

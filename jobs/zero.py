@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration from the spec. Pure; the only file that knows DeepSpeed's dictionary.
+"""DeepSpeed's configuration from the spec, and the memory it comes to. Pure; knows DeepSpeed's dictionary.
 
 ZeRO stages after Rajbhandari et al. 2020: 1 shards optimizer state, 2 gradients too, 3 weights too.
 """
@@ -6,11 +6,19 @@ ZeRO stages after Rajbhandari et al. 2020: 1 shards optimizer state, 2 gradients
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .spec import Spec
 
-_BYTES = 4  # fp32 weights, gradients and each of Adam's two moments
+STAGES = (0, 1, 2, 3)
+
+BUCKET = 2**24
+"""Elements of the buffer that stages 1 to 3 reduce gradients through. DeepSpeed's own is 5e8: 2 GB on any device."""
+
+_FLAT = 500_000_000  # elements of stage 0's buffer, which DeepSpeed has no key for
+_FP32, _BF16 = 4, 2
+_MOMENTS = 8  # Adam's two, in fp32
+_NF4 = 0.516  # bytes a weight: 4 bits and doubly quantised constants (Dettmers et al. 2023)
 
 
 @dataclass(frozen=True)
@@ -29,19 +37,66 @@ def plan(spec: Spec, *, parameters: int, trainable: int, device_bytes: int) -> P
     wanted = spec.training.zero_stage
     if wanted != "auto":
         return Plan(wanted, "named in the spec")
-    workers = spec.scaling.workers
-    weights, gradients, moments = parameters * _BYTES, trainable * _BYTES, 2 * trainable * _BYTES
     needs = {
-        0: weights + gradients + moments,
-        1: weights + gradients + moments // workers,
-        2: weights + (gradients + moments) // workers,
-        3: (weights + gradients + moments) // workers,
+        stage: states(
+            stage,
+            parameters=parameters,
+            trainable=trainable,
+            workers=spec.scaling.workers,
+            precision=spec.training.precision,
+        ).total
+        for stage in STAGES
     }
     budget = device_bytes // 2
     for stage, need in needs.items():
         if need <= budget:
             return Plan(stage, f"needs {need / 2**20:.0f} MiB of the {budget / 2**20:.0f} MiB kept for model states")
     return Plan(3, f"even sharded, model states need {needs[3] / 2**20:.0f} MiB of {budget / 2**20:.0f} MiB")
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes of one device. `bucket` is what gradients are gathered in before they are reduced over workers."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    bucket: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.bucket
+
+    def peak(self, activations: int, *, accumulating: bool) -> int:
+        """The most that is held at once: activations go while gradients come, unless those of a step before are kept."""
+        kept = self.gradients if accumulating else 0
+        return self.weights + self.optimizer + kept + max(activations, self.gradients - kept + self.bucket)
+
+
+def states(
+    stage: int,
+    *,
+    parameters: int,
+    trainable: int,
+    workers: int,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    quantised: int = 0,
+) -> States:
+    """Weights, gradients and AdamW's state as DeepSpeed shards and copies them.
+
+    In stages 1 and 2 it keeps a copy of the trainable weights that the optimizer works on; for bf16 in any.
+    `quantised` weights are held in 4 bits (NF4).
+    """
+    size = _FP32 if precision == "fp32" else _BF16
+    copied = precision == "bf16" or stage in {1, 2}
+    whole = (
+        (parameters - quantised) * size + quantised * _NF4,
+        trainable * size,
+        trainable * (_MOMENTS + copied * _FP32),
+    )
+    shards = [workers if stage >= least else 1 for least in (3, 2, 1)]
+    bucket = min(BUCKET if stage else _FLAT, trainable) * size if workers > 1 else 0
+    return States(*(round(part / by) for part, by in zip(whole, shards, strict=True)), bucket)
 
 
 def config(spec: Spec, stage: int) -> dict[str, Any]:
@@ -52,7 +107,7 @@ def config(spec: Spec, stage: int) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.gradient_accumulation_steps,
         "gradient_clipping": spec.training.max_grad_norm,
         "bf16": {"enabled": spec.training.precision == "bf16"},
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": BUCKET},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,

@@ -1,4 +1,9 @@
-"""The gate: is the challenger good enough to serve? A pure function over Scorecards made on the same rows."""
+"""The gate: is the challenger good enough to serve? A pure function over the answers of both models to the same rows.
+
+Better where it should be is a one-sided test at level `evaluation.alpha`. The forgetting budget `max_loss_on_old` is on
+the measured values: it is a promise about what the holdout shows, and a test of it would let a small holdout forget
+more than a large one. What else a challenger may not do is in `harm.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +11,115 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
 from jobs.dataset import NEW, OLD
-from jobs.scorecard import Scorecard
+from jobs.footprint import Ratios
 from jobs.spec import EvaluationSpec
 
+from . import harm, paired
+from .harm import Check
+from .paired import Compared
+
+BETTER, BUDGET = "better", "forgetting"
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`numbers`: `<slice>_champion`, `<slice>_challenger` of the metric, for each slice that was judged."""
+    """`numbers` of the metric: `<part>_champion`, `<part>_challenger`, `<part>_p_value`, ... for each part judged.
+
+    `reasons` are for people: the checks that decide, and those of the others that failed. `checks` are all of them.
+    """
 
     promote: bool
     reasons: tuple[str, ...]
     numbers: Mapping[str, float]
+    checks: tuple[Check, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def judge(
-    champion: Mapping[str, Scorecard] | None, challenger: Mapping[str, Scorecard], spec: EvaluationSpec
-) -> Verdict:
-    """Promote a challenger that is better where it should be and loses at most `max_loss_on_old` elsewhere.
+def first(rows: pd.DataFrame, spec: EvaluationSpec) -> Verdict:
+    """Of the first version of a model, which has nobody to beat. `rows` as below, without `champion`."""
+    old = rows[rows["slice"] == OLD]
+    labels = _labels(old, "true", "challenger")
+    true, said = old["true"].to_numpy(), old["challenger"].to_numpy()
+    value = paired.compare(true, said, said, labels, metric=spec.metric, resamples=1).challenger
+    why = f"first version, {spec.metric} {value:.3f} on {len(old)} rows"
+    return Verdict(promote=True, reasons=(why,), numbers={f"{OLD}_challenger": value})
 
-    After a retraining there are rows of the new kind: better on `new`, not much worse on `old`. Otherwise: better on
-    `old`, the one holdout there is. The first version of a model has nobody to beat.
+
+def judge(rows: pd.DataFrame, ratios: Ratios, spec: EvaluationSpec) -> Verdict:
+    """Promote a challenger that is better where it should be and does no harm elsewhere.
+
+    `rows`: `true, champion, challenger, slice` (old or new), and columns that begin with BY. After a retraining there
+    are rows of the new kind: better on `new`, at most `max_loss_on_old` worse on `old`. Otherwise: better on `old`, the
+    one holdout there is.
     """
-    if champion is None:
-        value = challenger[OLD].metrics[spec.metric].value
-        why = f"first version, {spec.metric} {value:.3f} on {challenger[OLD].rows} rows"
-        return Verdict(promote=True, reasons=(why,), numbers={f"{OLD}_challenger": value})
-    numbers = {
-        f"{name}_{who}": cards[name].metrics[spec.metric].value
-        for name in challenger
-        for who, cards in (("champion", champion), ("challenger", challenger))
-    }
-    gains = {name: numbers[f"{name}_challenger"] - numbers[f"{name}_champion"] for name in challenger}
-    deciding = NEW if NEW in challenger else OLD
-    passed = {deciding: gains[deciding] > _ROUNDING}
+    labels = _labels(rows, "true", "champion", "challenger")
+    parts = {str(name): part for name, part in rows.groupby("slice", sort=False)}
+    found = {name: _compare(part, labels, spec) for name, part in parts.items()}
+    deciding = NEW if NEW in found else OLD
+    main = [_better(deciding, found[deciding], spec)]
     if deciding == NEW:
-        passed[OLD] = gains[OLD] >= -spec.max_loss_on_old - _ROUNDING
-    reasons = tuple(_reason(name, good, numbers, spec, challenger[name].rows) for name, good in passed.items())
-    return Verdict(all(passed.values()), reasons, numbers)
+        main.append(_budget(found[OLD], spec))
+    others = [*harm.slices(parts, spec), *harm.costs(ratios, spec)]
+    checks = (*main, *others)
+    return Verdict(
+        promote=all(check.passed for check in checks),
+        reasons=tuple(check.said for check in (*main, *(c for c in others if not c.passed))),
+        numbers={f"{name}_{key}": value for name, one in found.items() for key, value in _numbers(one).items()},
+        checks=checks,
+    )
 
 
-def _reason(name: str, good: bool, numbers: Mapping[str, float], spec: EvaluationSpec, rows: int) -> str:
-    ours, theirs = numbers[f"{name}_challenger"], numbers[f"{name}_champion"]
-    points = 100 * (ours - theirs)
-    said = f"{spec.metric} {ours:.3f} against the champion's {theirs:.3f} on {rows} {name} rows ({points:+.1f} points"
-    if name == OLD and f"{NEW}_champion" in numbers:
-        return f"{said}, {'within' if good else 'more than'} the {100 * spec.max_loss_on_old:.1f} it may lose)"
-    return f"{said}, {'better' if good else 'not better'})"
+def _labels(rows: pd.DataFrame, *columns: str) -> list[str]:
+    return sorted({str(label) for column in columns for label in rows[column].unique()})
+
+
+def _compare(rows: pd.DataFrame, labels: list[str], spec: EvaluationSpec) -> Compared:
+    true, champion, challenger = (rows[name].to_numpy() for name in ("true", "champion", "challenger"))
+    return paired.compare(
+        true,
+        champion,
+        challenger,
+        labels,
+        metric=spec.metric,
+        resamples=spec.bootstrap,
+        confidence=spec.confidence,
+    )
+
+
+def _better(part: str, found: Compared, spec: EvaluationSpec) -> Check:
+    passed = found.gain > _ROUNDING and found.p_better <= spec.alpha
+    if passed:
+        verdict = f"better: p {found.p_better:.2g} <= {spec.alpha:g}"
+    elif found.gain > _ROUNDING:
+        verdict = f"may be chance: p {found.p_better:.2g} > {spec.alpha:g}, {found.won} rows won and {found.lost} lost"
+    else:
+        verdict = "not better"
+    return Check(BETTER, part, passed, f"{_said(part, found, spec)}, {verdict})", _numbers(found))
+
+
+def _budget(found: Compared, spec: EvaluationSpec) -> Check:
+    passed = found.gain >= -spec.max_loss_on_old - _ROUNDING
+    verdict = f"{'within' if passed else 'more than'} the {100 * spec.max_loss_on_old:.1f} it may lose"
+    numbers = {**_numbers(found), "budget": spec.max_loss_on_old}
+    return Check(BUDGET, OLD, passed, f"{_said(OLD, found, spec)}, {verdict})", numbers)
+
+
+def _said(part: str, found: Compared, spec: EvaluationSpec) -> str:
+    return (
+        f"{spec.metric} {found.challenger:.3f} against the champion's {found.champion:.3f} on {found.rows} {part} rows "
+        f"({100 * found.gain:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    )
+
+
+def _numbers(found: Compared) -> dict[str, float]:
+    named = ("champion", "challenger", "gain", "low", "high", "rows", "won", "lost")
+    return {name: float(getattr(found, name)) for name in named} | {
+        "p_value": found.p_better,
+        "p_value_of_harm": found.p_worse,
+    }

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+
+import pandas as pd
 
 from cluster.registry import CHAMPION, ModelVersion
-from jobs import evaluate
-from jobs.dataset import DatasetVersion
+from cluster.tracking import Tracker
+from jobs import footprint
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.publish import Published
-from jobs.scorecard import Scorecard
 from jobs.spec import Spec
 
-from .gate import Verdict, judge
+from . import gate
+from .gate import Verdict
 from .journal import Journal
 
 
-def settle(spec: Spec, place: Place, published: Published, data: DatasetVersion) -> Verdict:
-    """Judge a challenger against the champion on the same holdout, that of `data`, and act."""
+def settle(spec: Spec, place: Place, published: Published) -> Verdict:
+    """Judge a challenger against the champion on the same holdout, the one it was published with, and act."""
     challenger, registry, journal = published.version, place.registry, Journal(place.storage)
     champion = registry.find(spec.name, CHAMPION)
-    verdict = judge(
-        _scorecards(champion, spec, place, data) if champion else None, published.scorecards, spec.evaluation
-    )
-    journal.write(spec.name, "verdict", "done", str(challenger.version), verdict.to_dict())
-    registry.tag(spec.name, challenger.version, {"verdict": json.dumps(verdict.to_dict())})
+    verdict = _judged(spec, place, champion, challenger)
+    tree = verdict.to_dict()
+    journal.write(spec.name, "verdict", "done", str(challenger.version), tree)
+    Tracker(place.settings, spec.name).open(challenger.run).log_json(tree, "verdict.json")
+    # A tag has a limit, and slices can be many: their checks are in the file.
+    del tree["checks"]
+    registry.tag(spec.name, challenger.version, {"verdict": json.dumps(tree)})
     if verdict.promote:
         promote(spec.name, challenger.version, place)
     else:
@@ -55,6 +59,12 @@ def _move(place: Place, kind: str, model: str, act: Callable[[], ModelVersion], 
     return moved
 
 
-def _scorecards(champion: ModelVersion, spec: Spec, place: Place, data: DatasetVersion) -> Mapping[str, Scorecard]:
-    predictor = Predictor.load(place.registry.download(champion))
-    return evaluate.scorecards(evaluate.answers(predictor, data, place.storage), data.labels, spec.evaluation)
+def _judged(spec: Spec, place: Place, champion: ModelVersion | None, challenger: ModelVersion) -> Verdict:
+    folder = place.registry.download(challenger)
+    rows = pd.read_parquet(folder / "reference.parquet").rename(columns={"label": "challenger"})
+    if champion is None:
+        return gate.first(rows, spec.evaluation)
+    ours = Predictor.load(place.registry.download(champion))
+    rows["champion"] = [output.label for output in ours(list(rows["input"]))]
+    ratios = footprint.compare(ours, Predictor.load(folder), list(rows["input"]))
+    return gate.judge(rows, ratios, spec.evaluation)

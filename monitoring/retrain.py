@@ -38,7 +38,7 @@ def retrain(spec: Spec, place: Place) -> Retrained:
     say(f"dataset {new.version}: {new.source}")
     start = folder if spec.retrain.start == "champion" else None
     published = pipeline.train_and_publish(_as_champion(spec, folder), new, place, start=start, parent=champion)
-    return Retrained(published, new, settle(spec, place, published, new))
+    return Retrained(published, new, settle(spec, place, published))
 
 
 def _as_champion(spec: Spec, folder: Path) -> Spec:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs import show
+from jobs import show, show_scorecard
 from jobs.publish import Published
 
 from .gate import Verdict
+from .harm import SLICE, Check
 from .policy import Decision
+
+_QUIET_SLICES = 5
 
 
 def verdict(made: Verdict) -> str:
-    return f"gate: {'promoted' if made.promote else 'refused'}: {'; '.join(made.reasons)}"
+    said = [f"gate: {'promoted' if made.promote else 'refused'}: {'; '.join(made.reasons)}"]
+    if made.checks:
+        said.append(_checks(made))
+    return "\n".join(said)
 
 
 def published(made: Published, judged: Verdict) -> str:
     version = made.version
     head = f"{version.model} version {version.version}, run {version.run}"
-    return f"{head}\n{show.scorecards(made.scorecards)}\n{verdict(judged)}"
+    forgotten = [show.forgetting(made.forgetting)] if made.forgetting else []
+    return "\n\n".join([f"{head}\n{show_scorecard.evaluation(made.evaluation)}", *forgotten, verdict(judged)])
 
 
 def decision(made: Decision) -> str:
@@ -35,6 +42,27 @@ def status(found: dict[str, Any]) -> str:
     jobs = ([job["submission_id"], job["status"]] for job in found["jobs"])
     lines.append(show.table("jobs", ["id", "status"], jobs) if found["jobs"] else "no jobs")
     return "\n\n".join(lines)
+
+
+def _checks(made: Verdict) -> str:
+    """Every check, the failed ones first; of the slices that did no harm only those with the largest losses."""
+    quiet = [c for c in made.checks if c.rule == SLICE and c.passed]
+    told = [c for c in sorted(made.checks, key=lambda c: c.passed) if c not in quiet[_QUIET_SLICES:]]
+    head = ["check", "", "on", "rows", "champion", "challenger", "points", "p"]
+    lines = [show.table("", head, map(_check, told))]
+    if len(quiet) > _QUIET_SLICES:
+        lines.append(f"{len(quiet) - _QUIET_SLICES} more slices lost less")
+    return "\n".join(lines)
+
+
+def _check(check: Check) -> list[str]:
+    state = "not judged" if not check.judged else "passed" if check.passed else "FAILED"
+    found = check.numbers
+    if "ratio" in found:
+        return [check.rule, state, check.on, "", "", f"{found['ratio']:.2f} times", "", ""]
+    p_value = found.get("adjusted_p_value", found.get("p_value")) if check.judged else None
+    values = (f"{found['champion']:.3f}", f"{found['challenger']:.3f}", f"{100 * found['gain']:+.1f}")
+    return [check.rule, state, check.on, f"{found['rows']:.0f}", *values, "" if p_value is None else f"{p_value:.2g}"]
 
 
 def _drift(window: dict[str, Any]) -> str:

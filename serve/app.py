@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from cluster.errors import NotFoundError, RehoneError, UserError
+from jobs.explain import Explanation
 
 from .predictions import Prediction
 from .service import NotReadyError, Service
@@ -44,6 +46,32 @@ class PredictResponse(Body):
     model: str
     version: int
     predictions: list[Predicted]
+
+
+class ExplainRequest(Body):
+    inputs: Texts = Field(min_length=1, examples=[["what a day"]])
+    label: str | None = Field(None, description="The label to speak of; the predicted one when not given.")
+
+
+class Word(Body):
+    word: str
+    start: int = Field(description="First character in the input.")
+    end: int = Field(description="One past its last character.")
+    attribution: float = Field(description="What the word added to the label's score; negative speaks against it.")
+
+
+class Explained(Body):
+    label: str
+    score: float = Field(description="The label's probability.")
+    empty_score: float = Field(description="Its probability for the input with no words.")
+    gap: float = Field(description="By how much the attributions miss score - empty_score when added up.")
+    words: list[Word]
+
+
+class ExplainResponse(Body):
+    model: str
+    version: int
+    explanations: list[Explained]
 
 
 class Label(Body):
@@ -87,7 +115,15 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 422, 503)}
 
 
-def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]]) -> FastAPI:
+@dataclass(frozen=True)
+class Limits:
+    """Inputs of one request."""
+
+    predict: int
+    explain: int
+
+
+def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]) -> FastAPI:
     """The application over one service. `failed` says which promoted versions could not be loaded."""
     api = FastAPI(
         title="rehone", summary="Predictions of fine-tuned models, and their true labels when they are known."
@@ -99,10 +135,21 @@ def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
     async def predict(model: str, body: PredictRequest) -> PredictResponse:
         """Label one text or many. Every answer is in the prediction log before it is sent."""
-        if len(body.inputs) > max_inputs:
-            raise UserError(f"{len(body.inputs)} inputs in one request", mend=f"send at most {max_inputs}")
+        _bound(body.inputs, limits.predict)
         made = await service.predict(model, body.inputs)
         return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
+
+    @api.post("/v1/models/{model}/explain", responses=_PROBLEMS)
+    async def explain(model: str, body: ExplainRequest) -> ExplainResponse:
+        """Which words speak for a label and by how much (integrated gradients).
+
+        Costs tens of predictions an input. Writes nothing to the prediction log.
+        """
+        _bound(body.inputs, limits.explain)
+        made = await service.explain(model, body.inputs, body.label)
+        return ExplainResponse(
+            model=model, version=made.version, explanations=[_explained(e) for e in made.explanations]
+        )
 
     @api.post("/v1/feedback", responses=_PROBLEMS)
     async def feedback(body: Labels | Label) -> Accepted:
@@ -137,6 +184,16 @@ def build(service: Service, max_inputs: int, failed: Callable[[], dict[int, str]
 
 def _predicted(made: Prediction) -> Predicted:
     return Predicted(prediction_id=made.prediction_id, label=made.label, confidence=made.confidence, scores=made.scores)
+
+
+def _explained(made: Explanation) -> Explained:
+    words = [Word(word=w.word, start=w.start, end=w.end, attribution=w.attribution) for w in made.words]
+    return Explained(label=made.label, score=made.score, empty_score=made.empty_score, gap=made.gap, words=words)
+
+
+def _bound(inputs: Sequence[str], most: int) -> None:
+    if len(inputs) > most:
+        raise UserError(f"{len(inputs)} inputs in one request", mend=f"send at most {most}")
 
 
 def _refuse(_: Request, error: Exception) -> JSONResponse:

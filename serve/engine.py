@@ -10,6 +10,7 @@ from typing import Protocol
 
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
+from jobs.explain import Explanation
 from jobs.predictor import Output, Predictor
 
 TOLERANCE = 1e-3
@@ -22,6 +23,8 @@ class Answers(Protocol):
     labels: tuple[str, ...]
 
     def __call__(self, texts: Sequence[str]) -> list[Output]: ...
+
+    def explain(self, text: str, label: str | None, steps: int) -> Explanation: ...
 
 
 @dataclass(frozen=True)

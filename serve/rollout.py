@@ -24,6 +24,7 @@ from jobs.predictor import Predictor
 from jobs.spec import Spec
 
 from . import app, engine
+from .app import Limits
 from .engine import Load
 from .follower import AliasFollower
 from .predictions import FEEDBACK, PREDICTIONS, feedback_log, prediction_log
@@ -55,14 +56,16 @@ class Server:
         spool = Spool(folder)
         tables = {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage)}
         self._flusher = Flusher(spool, folder, tables, spec.serving.flush_seconds)
-        self._service = Service(spec.name, spool, lambda: self._follower.engine, self._answer)
-        self._max_inputs = spec.serving.max_inputs
+        self._service = Service(
+            spec.name, spool, lambda: self._follower.engine, self._answer, spec.serving.explain_steps
+        )
+        self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs)
         self._batch.set_max_batch_size(spec.serving.max_batch_size)
         self._batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
         self._closed = False
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return app.build(self._service, self._max_inputs, lambda: self._follower.failed)
+        return app.build(self._service, self._limits, lambda: self._follower.failed)
 
     async def _answer(self, texts: Sequence[str]) -> Answered:
         answered: Answered = await self._batch(list(texts))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import NotFoundError, RehoneError, UserError
+from jobs.explain import Explanation
 from jobs.predictor import Output
 
 from .engine import Engine
@@ -25,14 +27,25 @@ class Answered:
     outputs: list[Output]
 
 
+@dataclass(frozen=True)
+class Explained:
+    """All explanations of one request, from one version."""
+
+    version: int
+    explanations: list[Explanation]
+
+
 Answer = Callable[[Sequence[str]], Awaitable[Answered]]
 
 
 class Service:
     """`engine` gives the engine that serves now, or None; `answer` sends texts through it, batched with others'."""
 
-    def __init__(self, model: str, spool: Spool, engine: Callable[[], Engine | None], answer: Answer) -> None:
+    def __init__(
+        self, model: str, spool: Spool, engine: Callable[[], Engine | None], answer: Answer, explain_steps: int
+    ) -> None:
         self.model = model
+        self._steps, self._explaining = explain_steps, asyncio.Lock()
         self._spool, self._engine, self._answer = spool, engine, answer
 
     def engine(self) -> Engine:
@@ -55,18 +68,38 @@ class Service:
         self._spool.append(made)
         return made
 
+    async def explain(self, model: str, texts: Sequence[str], label: str | None) -> Explained:
+        """One Explanation a text, of `label` or of the predicted one. Not in the prediction log: nothing is predicted.
+
+        One text of one request at a time, on a thread: predictions go on. Raises NotFoundError, NotReadyError,
+        UserError.
+        """
+        self._require(model)
+        engine = self.engine()
+        if label is not None:
+            self._require_label(label, engine)
+        made = []
+        for text in texts:
+            async with self._explaining:
+                made.append(await asyncio.to_thread(engine.predictor.explain, text, label, self._steps))
+        return Explained(engine.version.version, made)
+
     def feedback(self, labels: Sequence[tuple[str, str]]) -> int:
         """Take (prediction id, true label) pairs, all or none. Raises UserError, NotReadyError, OSError."""
-        known, now = self.engine().labels, utc_now()
+        engine, now = self.engine(), utc_now()
         rows = []
         for prediction_id, label in labels:
             model, _ = parse_id(prediction_id)
             self._require(model)
-            if label not in known:
-                raise UserError(f"{label[:80]!r} is no label of {model}", mend=f"labels are {', '.join(known)}")
+            self._require_label(label, engine)
             rows.append(Feedback(prediction_id, now, model, label))
         self._spool.append(rows)
         return len(rows)
+
+    def _require_label(self, label: str, engine: Engine) -> None:
+        if label not in engine.labels:
+            known = ", ".join(engine.labels)
+            raise UserError(f"{label[:80]!r} is no label of {self.model}", mend=f"labels are {known}")
 
     def _require(self, model: str) -> None:
         if model != self.model:

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
+from jobs import tune
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny
@@ -35,6 +36,13 @@ def _private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("REHONE_STORAGE", "REHONE_SPOOL", "MLFLOW_TRACKING_URI", "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
             patch.delenv(name, raising=False)
         prepare_environment()
+        yield
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """For training in this process; once, since DeepSpeed holds on to the first group it sees."""
+    with tune.alone():
         yield
 
 

@@ -13,20 +13,26 @@ from typer.testing import CliRunner
 import rehone
 from jobs import specfile
 from jobs.spec import Spec
+from tests import tiny
 
 VERBS = [
     "init",
     "check",
+    "plan",
     "schema",
     "prepare",
+    "audit",
     "tune",
     "train",
     "evaluate",
+    "card",
+    "reproduce",
     "models",
     "promote",
     "rollback",
     "serve",
     "predict",
+    "explain",
     "watch",
     "retrain",
     "status",
@@ -56,6 +62,39 @@ def test_every_verb_has_help_with_an_example_and_json(verb: str) -> None:
     assert "--json" in said
 
 
+@pytest.mark.parametrize("verb", ["list", "show", "diff"])
+def test_so_has_every_verb_of_data(verb: str) -> None:
+    said = invoke("data", verb, "--help").stdout
+    assert f"Example: rehone data {verb}" in " ".join(said.split())
+    assert "--json" in said
+
+
+def test_dataset_versions_are_listed_shown_and_compared(spec_file: str) -> None:
+    assert "no dataset version is kept yet" in invoke("data", "list").stdout
+    one, two = (
+        json.loads(invoke("prepare", spec_file, "--set", f"training.seed={seed}", "--json").stdout) for seed in (0, 1)
+    )
+    assert [v["version"] for v in json.loads(invoke("data", "list", "--json").stdout)] == [
+        one["version"],
+        two["version"],
+    ]
+    shown = invoke("data", "show", one["version"]).stdout
+    assert "no run has used it" in shown
+    assert "intact" in shown
+    compared = invoke("data", "diff", one["version"], two["version"], "--rows", "1").stdout
+    assert "0 added, 0 removed, 0 relabelled" in compared
+    moved = json.loads(invoke("data", "diff", one["version"], two["version"], "--json").stdout)["moved"]
+    assert f"{len(moved)} moved" in compared
+    assert getattr(invoke("data", "show", "nothing").exception, "exit_code", None) == 2
+
+
+def test_a_plan_that_cannot_fit_is_refused(spec_file: str) -> None:
+    assert json.loads(invoke("plan", spec_file, "--json").stdout)["rows"] == 112
+    far = invoke("plan", spec_file, "--set", "scaling.workers=100000", "--set", "training.global_batch_size=800000")
+    assert "does not fit" in far.stdout
+    assert getattr(far.exception, "exit_code", None) == 2
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, rehone; print([m for m in ('ray', 'torch', 'mlflow', 'transformers', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -80,6 +119,32 @@ def test_schema_is_json_schema() -> None:
     assert json.loads(invoke("schema").stdout)["properties"]["training"]
 
 
+def test_prepare_takes_corrections_from_where_the_user_is(
+    spec_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "hand: made #1"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    first = (tmp_path / "data.csv").read_text().splitlines()[1].split(",")[0]
+    Path("fixes.csv").write_text(f"row,text,label\n1,{first},\n")
+    made = json.loads(invoke("prepare", spec_file, "--corrections", "fixes.csv", "--json").stdout)
+    assert made["dropped"] == {"dropped by a correction": 1}
+    Path("fixes.csv").write_text(f"row,text,label\n1,{first},bad\n")
+    error = invoke("prepare", spec_file, "--corrections", "fixes.csv").exception
+    assert "row 1 column 'label': 'bad' is none of negative, positive" in str(error)
+
+
+def test_a_leak_is_reported_and_exits_with_2(spec_file: str, tmp_path: Path) -> None:
+    rows = [{**row, "side": "test" if i % 4 == 3 else ("validation" if i % 4 else "train")} for i, row in enumerate(tiny.rows(80))]
+    rows += [{**rows[0], "side": "test"}]
+    tiny.write_csv(tmp_path / "data.csv", rows)
+    given = invoke("audit", spec_file, "--json", "--set", "data.split={by: column, column: side}")
+    assert getattr(given.exception, "exit_code", None) == 2
+    assert "1 rows leak between splits" in str(given.exception)
+    (leak,) = [f for f in json.loads(given.stdout)["findings"] if f["severity"] == "error"]
+    assert (leak["kind"], leak["rows"]) == ("leak", [81])
+
+
 def test_prepare_says_what_it_made(spec_file: str) -> None:
     made = json.loads(invoke("prepare", spec_file, "--json").stdout)
     assert made["labels"] == ["negative", "positive"]
@@ -90,7 +155,8 @@ def test_prepare_says_what_it_made(spec_file: str) -> None:
 
 def test_before_anything_is_trained(spec_file: str) -> None:
     assert "no model is registered yet" in invoke("models").stdout
-    for arguments in (["serve", spec_file], ["rollback", "tiny"], ["evaluate", spec_file], ["retrain", spec_file]):
+    verbs = [[verb, spec_file] for verb in ("serve", "evaluate", "card", "retrain")]
+    for arguments in (*verbs, ["rollback", "tiny"], ["reproduce", "tiny", "1"], ["reproduce", spec_file, "champion"]):
         error = invoke(*arguments).exception
         assert getattr(error, "exit_code", None) == 2, (arguments, error)
         assert "tiny" in str(error)

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 METRICS: dict[str, tuple[str, ...]] = {
-    "text-classification": ("accuracy", "macro_f1"),
+    "text-classification": ("accuracy", "macro_f1", "balanced_accuracy", "mcc"),
 }

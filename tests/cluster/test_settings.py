@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import UserError
 from cluster.session import worker_environment
 from cluster.settings import Settings
 
@@ -31,7 +32,14 @@ def test_spools_are_local_files_even_for_an_object_store() -> None:
 
 
 def test_a_worker_gets_the_same_settings(tmp_path, monkeypatch) -> None:
-    made = Settings(storage=str(tmp_path), tracking_uri="http://mlflow:5000")
+    made = Settings(storage=str(tmp_path), tracking_uri="http://mlflow:5000", cpu_watts=0.0, grid_grams=412.5)
     for name, value in worker_environment(made).items():
         monkeypatch.setenv(name, value)
     assert Settings.from_environment() == made
+
+
+@pytest.mark.parametrize("value", ["ten", "-1", "nan"])
+def test_an_amount_that_is_none_is_said_in_one_line(monkeypatch, value: str) -> None:
+    monkeypatch.setenv("REHONE_CPU_WATTS", value)
+    with pytest.raises(UserError, match=f"^REHONE_CPU_WATTS: input should be .*, got '{value}'$"):
+        Settings.from_environment()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import DataError
-from jobs.clean import check_labels, clean, normalise
+from jobs.clean import check_labels, clean, describe, normalise
 
 
 def frame(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -76,3 +76,17 @@ def test_labels_keep_the_order_of_the_spec() -> None:
     rows = frame(("x", "a"), ("y", "b"))
     assert check_labels(rows, ["b", "a"], "s") == ["b", "a"]
     assert check_labels(rows, None, "s") == ["a", "b"]
+
+
+def test_a_duplicate_names_the_row_that_stays() -> None:
+    long = "one two three four five six seven eight nine ten"
+    _, dropped = clean(frame(("x", "a"), (long, "a"), ("X!", "a"), (f"{long} eleven", "a"), ("", "b"), ("x", "a")), 0.8)
+    assert dict(zip(dropped["row"], dropped["of"], strict=True)) == {3: 1, 4: 2, 5: 0, 6: 1}
+
+
+def test_what_was_dropped_is_said_with_the_first_ten_rows() -> None:
+    _, dropped = clean(frame(*[("", "a")] * 13, ("x", "a"), ("x", "a")), None)
+    assert describe(dropped) == [
+        "dropped 1 duplicate: row 15",
+        "dropped 13 empty text: row 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
+    ]

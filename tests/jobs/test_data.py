@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import random
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cluster.errors import DataError, NotFoundError
-from jobs import data, dataset
+from jobs import data, dataset, near
 from jobs.clean import normalise
 from jobs.pipeline import Place
 from jobs.spec import Spec
@@ -63,6 +65,95 @@ def test_feedback_that_repeats_old_texts_does_not_leak(spec: Spec, place: Place)
     assert made.dropped["in the old version"] >= len(known)
 
 
+def test_feedback_that_is_nearly_an_old_text_does_not_leak(spec: Spec, place: Place) -> None:
+    spec = spec.with_values({"data.near_duplicates": 0.5})
+    old = data.prepare(spec, place.storage)
+    known = old.rows(place.storage, "test")
+    known = known[known["text"].str.split().str.len() >= 6]
+    nearly = pd.DataFrame({"text": known["text"] + " today", "label": known["label"]})
+    made = data.extend(spec, place.storage, old, pd.concat([nearly, feedback(40)]))
+    rows = made.all_rows(place.storage)
+    assert not set(rows["text"]) & set(nearly["text"])
+    assert made.dropped["near the old version"] >= len(nearly) > 0
+    keys = list(rows["text"].map(normalise))
+    assert all(rows["split"][a] == rows["split"][b] for a, b in near.pairs(keys, 0.5))
+
+
+def test_feedback_of_one_label_is_enough_where_there_are_others(spec: Spec, place: Place) -> None:
+    rows = feedback(80)
+    made = data.extend(spec, place.storage, data.prepare(spec, place.storage), rows[rows["label"] == "positive"])
+    for split in SPLITS:
+        new = made.part(made.rows(place.storage, split), dataset.NEW)
+        assert set(new["label"]) == {"positive"}
+
+
+@pytest.mark.parametrize("by", ["stratified", "group", "time", "rolling", "column"])
+def test_no_version_leaks(spec: Spec, place: Place, tmp_path: Path, by: str) -> None:
+    """Texts a word away from each other, in groups, at times: of the near ones one is kept, also by an extension."""
+    draw = random.Random(by)
+    rows: list[dict[str, str]] = []
+    for i, row in enumerate(tiny.rows(110)):
+        side = draw.choice(SPLITS)
+        several = [row["text"], *(f"{row['text']} {word}" for word in draw.sample(tiny.FILLER, draw.randint(0, 2)))]
+        same = {
+            "label": row["label"],
+            "document": str(i // 5),
+            "side": side if by == "column" else "",
+            "at": str(i // 3),
+        }
+        rows += [same | {"text": text, "document": "" if by == "column" else same["document"]} for text in several]
+    draw.shuffle(rows)
+    changes = {
+        "data.source": str(tiny.write_csv(tmp_path / "near.csv", rows)),
+        "data.near_duplicates": 0.4,
+        "data.group": "document",
+        "data.time": "at",
+        "data.split": {"by": by, "column": "side" if by == "column" else None},
+    }
+    spec = spec.with_values(changes)
+    first = data.prepare(spec, place.storage)
+    for version in (first, data.extend(spec, place.storage, first, pd.DataFrame(rows[:40] + tiny.rows(60, 5)))):
+        kept = version.all_rows(place.storage)
+        grams = [near.grams(normalise(text)) for text in kept["text"]]
+        near_pairs = [(a, b) for a, b in combinations(range(len(grams)), 2) if near.jaccard(grams[a], grams[b]) >= 0.4]
+        assert near_pairs == []
+        grouped = kept[kept["group"] != ""]
+        assert grouped.groupby("group")["split"].nunique().le(1).all()
+
+
+def test_slices_stay_with_their_rows(spec: Spec, place: Place) -> None:
+    spec = spec.with_values({"data.slices": ["document"]})
+    old = data.prepare(spec, place.storage)
+    written = {row["text"]: row["document"] for row in tiny.rows(160)}
+    kept = old.all_rows(place.storage)
+    assert list(kept["document"]) == [written[text] for text in kept["text"]]
+    made = data.extend(spec.with_values({"data.slices": []}), place.storage, old, feedback(40))
+    rows = made.rows(place.storage, "test")
+    assert made.slices == ("document",)
+    assert set(made.part(rows, dataset.NEW)["document"]) == {""}
+    assert "" not in set(made.part(rows, dataset.OLD)["document"])
+
+
+@pytest.mark.parametrize(
+    ("slices", "said"), [(["text"], "'text' is a name of rehone's own"), (["a", "a"], "names a column twice")]
+)
+def test_a_slice_has_a_name_of_its_own(spec: Spec, slices, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        spec.with_values({"data.slices": slices})
+
+
+def test_a_slice_that_is_no_column_is_named(spec: Spec) -> None:
+    with pytest.raises(DataError, match=r"data\.slices: no column 'documents' \(did you mean 'document'\?\)"):
+        data.check(spec.with_values({"data.slices": ["documents"]}))
+
+
+def test_a_fold_leaves_out_what_comes_after_it(spec: Spec, place: Place) -> None:
+    changes = {"data.time": "document", "data.split": {"by": "rolling", "folds": 2, "fold": 1}}
+    made = data.prepare(spec.with_values(changes), place.storage)
+    assert made.dropped == {"after the fold's test rows": 40}
+    assert [made.size(split) for split in SPLITS] == [39, 39, 42]  # three rows have the same moment
+
+
 def test_a_second_extension_is_new_against_the_first(spec: Spec, place: Place) -> None:
     first = data.extend(spec, place.storage, data.prepare(spec, place.storage), feedback(60, 8))
     second = data.extend(spec, place.storage, first, feedback(60, 9))
@@ -97,3 +188,76 @@ def test_too_little_feedback_is_said(spec: Spec, place: Place, rows, said) -> No
 def test_a_version_that_is_not_there(place: Place) -> None:
     with pytest.raises(NotFoundError):
         dataset.read(place.storage, "tiny", "0" * 12)
+
+
+def personal(folder: Path) -> Path:
+    rows = tiny.rows(60)
+    rows[4]["text"] += " ask ann@mail.org"
+    return tiny.write_csv(folder / "personal.csv", rows)
+
+
+def test_masked_data_holds_nothing_personal_not_even_what_was_dropped(spec: Spec, place: Place, tmp_path: Path) -> None:
+    source = personal(tmp_path)
+    rows = pd.read_csv(source)
+    pd.concat([rows, rows.iloc[[4]]]).to_csv(source, index=False)
+    changed = spec.with_values({"data.source": str(source), "data.pii": "mask"})
+    made = data.prepare(changed, place.storage)
+    texts = [t for s in SPLITS for t in made.rows(place.storage, s)["text"]]
+    texts += list(place.storage.read_parquet(f"{made.place}/dropped.parquet").to_pandas()["text"])
+    assert sum("<EMAIL>" in text for text in texts) == 2
+    assert not any("@" in text for text in texts)
+    assert data.prepare(changed.with_values({"data.pii": "keep"}), place.storage).version != made.version
+
+
+def test_masking_holds_for_feedback_too(spec: Spec, place: Place) -> None:
+    masked = spec.with_values({"data.pii": "mask"})
+    rows = feedback(40)
+    rows.loc[3, "text"] += " call +1 650 253 0000"
+    made = data.extend(masked, place.storage, data.prepare(masked, place.storage), rows)
+    texts = [t for s in SPLITS for t in made.rows(place.storage, s)["text"]]
+    assert sum("<PHONE>" in text for text in texts) == 1
+
+
+def corrected(spec: Spec, folder: Path, *lines: str) -> Spec:
+    path = folder / "fixes.csv"
+    path.write_text("\n".join(["row,text,label", *lines]) + "\n")
+    return spec.with_values({"data.corrections": str(path)})
+
+
+def test_corrections_change_the_version_and_their_place_does_not(spec: Spec, place: Place, tmp_path: Path) -> None:
+    first, second = tiny.rows(160)[:2]
+    other = "negative" if first["label"] == "positive" else "positive"
+    lines = [f"1,{first['text']},{other}", f"2,{second['text']},"]
+    fixed = corrected(spec, tmp_path, *lines)
+    made = data.prepare(fixed, place.storage)
+    assert made.version != data.prepare(spec, place.storage).version
+    assert made.dropped == {"dropped by a correction": 1}
+    rows = pd.concat([made.rows(place.storage, s) for s in SPLITS])
+    assert list(rows[rows["row"] == 1]["label"]) == [other]
+    assert 2 not in set(rows["row"])
+    (tmp_path / "moved").mkdir()
+    again = data.prepare(corrected(spec, tmp_path / "moved", *lines), place.storage)
+    assert again.version == made.version == data.prepare(fixed, place.storage).version
+
+
+def test_feedback_extends_a_corrected_version_without_its_file(spec: Spec, place: Place, tmp_path: Path) -> None:
+    fixed = corrected(spec, tmp_path, f"2,{tiny.rows(160)[1]['text']},")
+    old = data.prepare(fixed, place.storage)
+    (tmp_path / "fixes.csv").unlink()
+    made = data.extend(fixed, place.storage, old, feedback(40))
+    assert made.rules["corrections"] == old.rules["corrections"]
+
+
+def test_a_correction_written_from_masked_texts_fits_the_unmasked_ones(
+    spec: Spec, place: Place, tmp_path: Path
+) -> None:
+    changed = spec.with_values({"data.source": str(personal(tmp_path))})
+    text = pd.read_csv(changed.data.source)["text"][4].replace("ann@mail.org", "<EMAIL>")
+    assert data.prepare(corrected(changed, tmp_path, f"5,{text},"), place.storage).dropped == {
+        "dropped by a correction": 1
+    }
+
+
+def test_the_remedy_for_rare_labels_is_no_part_of_the_version(spec: Spec, place: Place) -> None:
+    first = data.prepare(spec, place.storage)
+    assert data.prepare(spec.with_values({"data.balance": "oversample"}), place.storage).version == first.version

@@ -19,12 +19,15 @@ class Always:
         self.label = label
 
     def __call__(self, texts: Sequence[str]) -> list[Output]:
-        return [Output(self.label, 0.9, {self.label: 0.9}, np.zeros(4, np.float32)) for _ in texts]
+        return [
+            Output(self.label, 0.9, {"negative": 0.1, "positive": 0.1, self.label: 0.9}, np.zeros(4, np.float32))
+            for _ in texts
+        ]
 
 
 def test_without_feedback_there_are_old_rows_only(spec: Spec, place: Place) -> None:
     made = data.prepare(spec, place.storage)
-    rows = evaluate.answers(Always("positive"), made, place.storage)
+    rows = evaluate.answers(Always("positive"), made, place.storage, spec.evaluation)
     cards = evaluate.scorecards(rows, made.labels, spec.evaluation)
     assert list(rows["input"]) == list(made.rows(place.storage, "test")["text"])
     assert set(cards) == {"old"}
@@ -35,7 +38,7 @@ def test_without_feedback_there_are_old_rows_only(spec: Spec, place: Place) -> N
 def test_feedback_is_scored_apart_and_on_no_row_of_the_old(spec: Spec, place: Place) -> None:
     old = data.prepare(spec, place.storage)
     new = data.extend(spec, place.storage, old, pd.DataFrame(tiny.rows(60, seed=9)))
-    rows = evaluate.answers(Always("negative"), new, place.storage)
+    rows = evaluate.answers(Always("negative"), new, place.storage, spec.evaluation)
     cards = evaluate.scorecards(rows, new.labels, spec.evaluation)
     assert cards["old"].rows == old.size("test")
     assert cards["new"].rows == new.size("test") - old.size("test")

@@ -31,7 +31,7 @@ def test_a_base_model_that_is_not_there_gets_one_line(name: str, said: str) -> N
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be loaded") as caught:
-        model.check(str(tmp_path))
+        model.check(str(tmp_path), 8)
     assert "\n" not in str(caught.value)
 
 

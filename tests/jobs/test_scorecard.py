@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.calibration import calibration
+from jobs.metrics import METRICS
 from jobs.scorecard import Scorecard, score
+from jobs.slices import BY, gaps, slices
 
 TRUE = ["a", "a", "a", "b", "b", "c"]
 PREDICTED = ["a", "a", "b", "b", "c", "c"]
@@ -41,13 +47,24 @@ def test_no_rows_is_an_error() -> None:
         score([], [], ["a", "b"])
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=60))
-def test_it_agrees_with_scikit_learn(pairs) -> None:
-    from sklearn.metrics import accuracy_score, f1_score
+def test_scores_give_two_more_metrics_and_one_label_has_no_area() -> None:
+    shares = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]])
+    card = score(list("aabb"), list("abbb"), ["a", "b"], shares=shares, resamples=200)
+    assert card.metrics["roc_auc"].value == 1
+    assert card.metrics["log_loss"].value == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.8]).mean())
+    assert card.metrics["log_loss"].low < card.metrics["log_loss"].value < card.metrics["log_loss"].high
+    assert set(score(["a"], ["a"], ["a", "b"], shares=shares[:1], resamples=5).metrics) == {*METRICS, "log_loss"}
 
-    true, predicted = [t for t, _ in pairs], [p for _, p in pairs]
-    card = score(true, predicted, ["a", "b", "c"], resamples=2)
-    assert card.metrics["accuracy"].value == pytest.approx(accuracy_score(true, predicted))
-    assert card.metrics["macro_f1"].value == pytest.approx(
-        f1_score(true, predicted, average="macro", zero_division=0.0)
+
+def test_a_whole_card_survives_json() -> None:
+    rows = pd.DataFrame({"true": ["a", "b"] * 20, "label": ["a"] * 40, f"{BY}country": ["de"] * 20 + ["fr"] * 20})
+    found = slices(rows, ["a", "b"], 20)
+    card = replace(
+        score(list(rows["true"]), list(rows["label"]), ["a", "b"], resamples=5),
+        calibration=calibration(np.full(40, 0.5), (rows["true"] == "a").to_numpy()),
+        slices=found,
+        gaps=gaps(found),
     )
+    assert len(card.slices) == 2
+    assert len(card.gaps) == 1
+    assert Scorecard.from_dict(json.loads(json.dumps(card.to_dict()))) == card

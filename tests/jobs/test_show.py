@@ -3,7 +3,6 @@ from __future__ import annotations
 from cluster.registry import ModelVersion
 from jobs import data, show
 from jobs.pipeline import Place
-from jobs.scorecard import score
 from jobs.spec import Spec
 from jobs.tune import Swept, Trial
 
@@ -34,15 +33,6 @@ def test_a_sweep_is_ranked_and_a_failed_trial_says_why() -> None:
     rows = body(show.sweep(Swept(TRIALS)))
     assert [row[0] for row in rows] == ["c", "a", "b"]
     assert rows[-1][-1] == "diverged"
-
-
-def test_a_scorecard_shows_intervals_and_the_confusion() -> None:
-    card = score(["a", "a", "b"], ["a", "b", "b"], ["a", "b"], resamples=20)
-    text = show.scorecards({"old": card})
-    assert "test rows, old: 3" in text
-    assert ["a", "1.000", "0.500", "0.667", "2", "1", "1"] in body(text)
-    accuracy = card.metrics["accuracy"]
-    assert f"accuracy 0.667 [{accuracy.low:.3f}, {accuracy.high:.3f}]" in text
 
 
 def test_versions_name_their_aliases_and_none_is_said() -> None:

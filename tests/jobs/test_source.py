@@ -118,3 +118,31 @@ def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, tex
     with pytest.raises(DataError, match=said) as caught:
         source.load(DataSpec(source=str(tmp_path / name)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("wide.csv", b"text,label\na,b\nc,d,e,f\ng,h,i\n", "row 2 column 3: 'e' is beyond the 2 columns, row 3 column 3"),
+        ("shifted.csv", b"text,label\na,x,\nb,y,\n", "row 1 column 3: '' is beyond the 2 columns, row 2"),
+        ("latin.csv", b"text,label\nsch\xf6n,b\nx,\xff\n", "line 2 byte 4: 0xf6 is not UTF-8, line 3 byte 3: 0xff"),
+        ("torn.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"\n' * 12, "and 2 more"),
+    ],
+)
+def test_every_fault_has_its_file_row_and_column(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        source.load(DataSpec(source=str(tmp_path / name)))
+    assert name in str(caught.value)
+
+
+def test_of_several_files_the_faulty_one_is_named(tmp_path: Path) -> None:
+    tiny.write_csv(tmp_path / "a.csv", ROWS)
+    (tmp_path / "b.csv").write_text("text,label,document\na,b,c,d\n")
+    with pytest.raises(DataError, match=r"b\.csv row 1 column 4"):
+        source.load(DataSpec(source=str(tmp_path)))
+
+
+def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("text,label\n" + "word " * 40_000 + ",a\nshort,b\n")
+    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")))["text"][0]) == 199_999

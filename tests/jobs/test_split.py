@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import DataError
-from jobs.spec import SplitSpec
-from jobs.split import SPLITS, assign
+from jobs.spec import DataSpec, SplitBy, SplitSpec
+from jobs.split import AFTER_FOLD, EARLIER_GROUP, SPLITS, assign
 
 
 def frame(groups: list[int], labels: list[str], times: list[object] | None = None) -> pd.DataFrame:
@@ -22,55 +22,104 @@ def frame(groups: list[int], labels: list[str], times: list[object] | None = Non
     )
 
 
-rows = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.integers(0, 20)), min_size=3, max_size=120)
+rows = st.lists(
+    st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.integers(0, 20), st.sampled_from(SPLITS)),
+    min_size=3,
+    max_size=120,
+)
 
 
 def shares(by: str) -> st.SearchStrategy[SplitSpec]:
-    def made(parts: tuple[int, int, int]) -> SplitSpec:
+    def made(parts: tuple[int, int, int], folds: int, fold: int) -> SplitSpec:
         train, validation, test = (part / sum(parts) for part in parts)
-        return SplitSpec(by=by, train=train, validation=validation, test=test)
+        values = {"train": train, "validation": validation, "test": test, "folds": folds, "fold": min(folds, fold)}
+        return SplitSpec(by=by, column="side" if by == "column" else None, **values)
 
-    return st.tuples(*[st.integers(1, 50)] * 3).map(made)
-
-
-def built(drawn) -> pd.DataFrame:
-    return frame([d[0] for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
+    return st.builds(made, st.tuples(*[st.integers(1, 50)] * 3), st.integers(1, 5), st.integers(1, 5))
 
 
-@given(rows, st.sampled_from(["stratified", "group", "time"]).flatmap(shares), st.integers(0, 5))
-def test_every_row_has_one_split_and_training_knows_every_label(drawn, spec, seed) -> None:
+def built(drawn, *, grouped: bool = True) -> pd.DataFrame:
+    made = frame([d[0] if grouped else 0 for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
+    return made.assign(split=[d[3] for d in drawn])
+
+
+@settings(max_examples=60)
+@given(rows, st.sampled_from(list(SplitBy)).flatmap(shares), st.integers(0, 5))
+def test_no_split_leaks(drawn, spec, seed) -> None:
     given_rows = built(drawn)
     try:
         split = assign(given_rows, spec, seed)
     except DataError as error:
         assert "\n" not in str(error)
         return
-    assert set(split) == set(SPLITS)
+    ordered = spec.by in {"time", "rolling"}
+    assert set(split) - set(SPLITS) <= ({AFTER_FOLD, EARLIER_GROUP} if ordered else set())
     assert set(given_rows["label"][split == "train"]) == set(given_rows["label"])
     assert split.equals(assign(given_rows, spec, seed))
-
-
-@given(rows, st.integers(0, 5))
-def test_a_group_is_never_divided(drawn, seed) -> None:
-    given_rows = built(drawn)
-    try:
-        split = assign(given_rows, SplitSpec(by="group"), seed)
-    except DataError:
-        return
-    named = given_rows["group"] != ""
+    named = (given_rows["group"] != "") & split.isin(SPLITS)
     assert split[named].groupby(given_rows["group"][named]).nunique().le(1).all()
+    if ordered:
+        times = {name: given_rows["time"][split == name] for name in [*SPLITS, AFTER_FOLD]}
+        assert times["train"].max() < times["validation"].min()
+        assert times["validation"].max() < times["test"].min()
+        assert times[AFTER_FOLD].empty or times["test"].max() < times[AFTER_FOLD].min()
 
 
-@given(rows)
-def test_time_never_runs_backwards(drawn) -> None:
-    given_rows = built(drawn)
+@given(rows, st.integers(2, 4), st.integers(1, 3))
+def test_a_later_fold_trains_on_what_the_one_before_it_judged_with(drawn, folds, fold) -> None:
+    given_rows = built(drawn, grouped=False)
     try:
-        split = assign(given_rows, SplitSpec(by="time"), 0)
+        one, two = (
+            assign(given_rows, SplitSpec(by="rolling", folds=folds, fold=min(folds - 1, fold) + more), 0)
+            for more in (0, 1)
+        )
     except DataError:
         return
-    times = {name: given_rows["time"][split == name] for name in SPLITS}
-    assert times["train"].max() < times["validation"].min()
-    assert times["validation"].max() < times["test"].min()
+    assert (two == "train").equals(one.isin(["train", "validation"]))
+    assert (two == "validation").equals(one == "test")
+
+
+def test_rolling_cuts_time_into_equal_blocks() -> None:
+    given_rows = frame([0] * 50, list("ab") * 25, list(range(50)))
+    sizes = [
+        assign(given_rows, SplitSpec(by="rolling", folds=3, fold=fold), 0).value_counts().to_dict()
+        for fold in (1, 2, None)
+    ]
+    assert sizes == [
+        {"train": 10, "validation": 10, "test": 10, AFTER_FOLD: 20},
+        {"train": 20, "validation": 10, "test": 10, AFTER_FOLD: 10},
+        {"train": 30, "validation": 10, "test": 10},
+    ]
+
+
+def test_a_group_that_goes_on_is_kept_where_it_began() -> None:
+    given_rows = frame([1, 2, 0, 0, 3, 1, 0, 4, 3, 0], list("ababababab"), list(range(10)))
+    split = assign(given_rows, SplitSpec(by="time", train=0.5, validation=0.2, test=0.3), 0)
+    assert list(split) == [*["train"] * 5, EARLIER_GROUP, "validation", "test", EARLIER_GROUP, "test"]
+
+
+def test_labels_are_even_as_far_as_groups_allow() -> None:
+    groups = [1 + i // 10 for i in range(400)]
+    labels = ["a" if group % 2 else "b" for group in groups]
+    split = assign(frame(groups, labels), SplitSpec(), 0)
+    for name, share in zip(SPLITS, (0.7, 0.15, 0.15), strict=True):
+        part = pd.Series(labels)[split == name]
+        assert len(part) == pytest.approx(400 * share, abs=10)
+        assert (part == "a").mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "sides", "said"),
+    [
+        ([0] * 13, ["train", *["dev"] * 12], "row 2 'dev', .* and 2 more"),
+        ([1] * 3, SPLITS, "divides groups: 'g1' is in train and validation and test"),
+        ([0] * 3, ["train", "train", "test"], "leave nothing for validation"),
+    ],
+)
+def test_a_column_that_cannot_be_followed_is_said(groups, sides, said) -> None:
+    given_rows = frame(groups, ["a"] * len(groups)).assign(split=sides)
+    with pytest.raises(DataError, match=said):
+        assign(given_rows, SplitSpec(by="column", column="side"), 0)
 
 
 def test_shares_are_kept_and_labels_with_them() -> None:
@@ -83,13 +132,31 @@ def test_shares_are_kept_and_labels_with_them() -> None:
 
 @given(rows, shares("stratified"))
 def test_a_stratified_split_has_the_sizes_that_were_asked_for(drawn, spec) -> None:
-    given_rows = built(drawn)
+    given_rows = built(drawn, grouped=False)
     try:
         split = assign(given_rows, spec, 0)
     except DataError:
         return
     for name, share in (("train", spec.train), ("validation", spec.validation), ("test", spec.test)):
         assert abs((split == name).sum() - share * len(given_rows)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"by": "rolling", "folds": 3, "fold": 4}, "fold 4 of 3 folds"),
+        ({"by": "column"}, "by: column and a column go together"),
+        ({"by": "time", "column": "side"}, "by: column and a column go together"),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_refused_with_the_spec(values, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        SplitSpec(**values)
+
+
+def test_rolling_needs_a_time() -> None:
+    with pytest.raises(ValueError, match=r"split\.by: rolling needs data\.time"):
+        DataSpec(source="a.csv", split=SplitSpec(by="rolling"))
 
 
 def test_dates_are_understood_and_what_is_none_is_named() -> None:

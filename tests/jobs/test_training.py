@@ -120,6 +120,7 @@ def test_a_killed_worker_costs_nothing_but_time(ray_session: str, spec: Spec, pl
     steps = [row["step"] for row in trained.curve]
     assert steps[-1] == 7 * 12
     assert steps == sorted(set(steps))
+    assert trained.curve == fit(spec, place).curve  # to the last bit: what came after is as if nothing had been
 
 
 def _train_workers() -> list[int]:
@@ -209,6 +210,11 @@ def test_a_published_version_has_all_its_files_and_learned_something(
         "adapter",
         "tokenizer",
         "scorecard.json",
+        "robustness.json",
+        "footprint.json",
+        "pictures",
+        "card.md",
+        "card.html",
         "reference.parquet",
         "vocabulary.json",
         "golden.json",

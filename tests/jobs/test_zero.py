@@ -18,13 +18,54 @@ def spec(**training: object) -> Spec:
 @pytest.mark.parametrize(
     ("mib", "stage"),
     # 100 MiB of weights, as much of gradients, twice as much of Adam's moments; half of the device counts.
-    [(800, 0), (600, 1), (400, 2), (220, 3), (50, 3)],
+    [(1000, 0), (700, 1), (540, 2), (350, 3), (50, 3)],
 )
 def test_the_smallest_stage_that_fits_is_picked(mib: int, stage: int) -> None:
     weights = 100 * MIB // 4
     made = zero.plan(spec(), parameters=weights, trainable=weights, device_bytes=mib * MIB)
     assert made.stage == stage
     assert "MiB" in made.reason
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    # Per weight: 4 + 4 + 8, a copy of 4 from stage 1 on that stage 3 needs not; in bf16 2 + 2 + 8 and always a copy.
+    [
+        ("fp32", [16, 4 + 4 + 12 / 4, 4 + 4 / 4 + 12 / 4, (4 + 4 + 8) / 4]),
+        ("bf16", [16, 2 + 2 + 12 / 4, 2 + 2 / 4 + 12 / 4, (2 + 2 + 12) / 4]),
+    ],
+)
+def test_states_are_what_the_paper_and_deepspeed_say(precision: str, expected: list[float]) -> None:
+    weights, size = 10**9, {"fp32": 4, "bf16": 2}[precision]
+    for stage, per_weight in enumerate(expected):
+        bucket = (zero.BUCKET if stage else 5 * 10**8) * size
+        made = zero.states(stage, parameters=weights, trainable=weights, workers=4, precision=precision)
+        assert made.total == pytest.approx(per_weight * weights + bucket)
+
+
+@given(st.integers(1, 10**10), st.floats(0, 1), st.floats(0, 1), st.integers(2, 64), st.sampled_from(zero.STAGES))
+def test_frozen_and_quantised_weights_and_more_workers_never_ask_for_more(
+    parameters: int, share: float, quantised: float, workers: int, stage: int
+) -> None:
+    trainable = int(parameters * share)
+    base = {"parameters": parameters, "trainable": trainable, "workers": workers}
+
+    def total(**changes: int) -> int:
+        return zero.states(stage, **base | changes).total
+
+    assert total() <= total(trainable=parameters)
+    assert total() >= total(quantised=int((parameters - trainable) * quantised))
+    assert total() + 3 >= total(workers=workers + 1)  # three parts, each rounded
+
+
+@given(*[st.integers(0, 10**12)] * 5, st.booleans())
+def test_no_more_than_everything_is_held_at_once(
+    weights: int, gradients: int, optimizer: int, bucket: int, activations: int, accumulating: bool
+) -> None:
+    made = zero.States(weights, gradients, optimizer, bucket)
+    peak = made.peak(activations, accumulating=accumulating)
+    assert max(made.total, weights + optimizer + activations) <= peak <= made.total + activations
+    assert made.peak(activations, accumulating=False) <= peak
 
 
 def test_a_named_stage_is_taken_as_it_is() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.registry import CHAMPION, PREVIOUS, ModelVersion
+from jobs.explain import Explanation, Word
 from jobs.predictor import Output
 
 LABELS = ("negative", "positive")
@@ -27,6 +28,12 @@ class FakePredictor:
         self.calls.append(list(texts))
         scores = {"negative": 1 - self.share, "positive": self.share}
         return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
+
+    def explain(self, text: str, label: str | None, steps: int) -> Explanation:
+        """The first word says it all."""
+        first = text.split(maxsplit=1)[0]
+        share = self.share if label in {None, "positive"} else 1 - self.share
+        return Explanation(text, label or "positive", share, 0.5, 0.0, (Word(first, 0, len(first), share - 0.5),))
 
 
 def load(folder: Path) -> FakePredictor:

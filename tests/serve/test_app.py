@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
+from jobs.explain import Explanation
 from serve import app
 from serve.engine import Engine
 from serve.predictions import FEEDBACK, PREDICTIONS
@@ -17,6 +20,7 @@ from . import fakes
 from .test_spool import tables
 
 PREDICT = "/v1/models/m/predict"
+EXPLAIN = "/v1/models/m/explain"
 
 
 class Server:
@@ -30,8 +34,8 @@ class Server:
             assert self.engine is not None
             return Answered(self.engine, self.engine.predictor(texts))
 
-        self.service = Service("m", self.spool, lambda: self.engine, answer)
-        self.api = app.build(self.service, max_inputs=4, failed=lambda: {6: "broken"})
+        self.service = Service("m", self.spool, lambda: self.engine, answer, explain_steps=4)
+        self.api = app.build(self.service, app.Limits(predict=4, explain=2), failed=lambda: {6: "broken"})
 
     async def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
@@ -71,6 +75,34 @@ async def test_answers_are_in_the_spool_before_they_are_sent(server: Server, inp
     assert body["predictions"][0]["scores"] == {"negative": 0.25, "positive": 0.75}
 
 
+async def test_explanations_name_words_and_are_not_logged(server: Server) -> None:
+    body = (await server.ask("POST", EXPLAIN, {"inputs": ["what a day", "no"], "label": "positive"})).json()
+    assert (body["model"], body["version"]) == ("m", 7)
+    first, second = body["explanations"]
+    assert first["words"] == [{"word": "what", "start": 0, "end": 4, "attribution": 0.25}]
+    assert (first["label"], first["score"], first["empty_score"], first["gap"]) == ("positive", 0.75, 0.5, 0.0)
+    assert second["words"][0]["word"] == "no"
+    assert not any(server.logged().values())
+
+
+async def test_predictions_go_on_while_an_input_is_explained(server: Server) -> None:
+    assert server.engine is not None
+    begun, answered = threading.Event(), threading.Event()
+    plain = server.engine.predictor.explain
+
+    def slow(text: str, label: str | None, steps: int) -> Explanation:
+        begun.set()
+        assert answered.wait(10)
+        return plain(text, label, steps)
+
+    server.engine.predictor.explain = slow  # type: ignore[method-assign]
+    explaining = asyncio.create_task(server.ask("POST", EXPLAIN, {"inputs": "one two"}))
+    await asyncio.to_thread(begun.wait, 10)
+    assert (await server.ask("POST", PREDICT, {"inputs": "a"})).status_code == 200
+    answered.set()
+    assert (await explaining).status_code == 200
+
+
 async def test_feedback_comes_back_by_prediction_id(server: Server) -> None:
     made = (await server.ask("POST", PREDICT, {"inputs": ["a", "b"]})).json()["predictions"]
     one = {"prediction_id": made[0]["prediction_id"], "label": "negative"}
@@ -95,6 +127,10 @@ async def test_feedback_comes_back_by_prediction_id(server: Server) -> None:
         (PREDICT, {"inputs": "\ud800"}, 422, "inputs.0: Input should be a valid string, unable to parse"),
         (PREDICT, {"inputs": "a", "temperature": 1}, 422, "temperature: Extra inputs are not permitted"),
         (PREDICT, [], 422, "body: Input should be a valid dictionary"),
+        (EXPLAIN, {"inputs": ["a"] * 3}, 422, "3 inputs in one request (send at most 2)"),
+        (EXPLAIN, {"inputs": "a", "label": "happy"}, 422, "'happy' is no label of m (labels are negative, positive)"),
+        (EXPLAIN, {"inputs": "a", "steps": 9}, 422, "steps: Extra inputs are not permitted"),
+        ("/v1/models/other/explain", {"inputs": "a"}, 404, "no model 'other' is served here"),
         ("/v1/feedback", {"prediction_id": "nonsense", "label": "positive"}, 422, "'nonsense' is no prediction id"),
         ("/v1/feedback", {"prediction_id": f"x.1.{'0' * 22}", "label": "positive"}, 404, "no model 'x' is served here"),
         ("/v1/feedback", {"prediction_id": f"m.1.{'0' * 22}", "label": "happy"}, 422, "'happy' is no label of m"),
@@ -125,7 +161,11 @@ async def test_models_and_health(server: Server) -> None:
 
 async def test_before_a_version_is_loaded_the_answer_is_503(server: Server) -> None:
     server.engine = None
-    for method, path, body in (("GET", "/healthz", None), ("POST", PREDICT, {"inputs": "a"})):
+    for method, path, body in (
+        ("GET", "/healthz", None),
+        ("POST", PREDICT, {"inputs": "a"}),
+        ("POST", EXPLAIN, {"inputs": "a"}),
+    ):
         answer = await server.ask(method, path, body)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "no version of this model is loaded yet" in answer.json()["detail"]
@@ -146,4 +186,10 @@ async def test_openapi_names_every_route(server: Server) -> None:
     text = {"type": "string", "minLength": 1, "maxLength": 100_000}
     inputs = server.api.openapi()["components"]["schemas"]["PredictRequest"]["properties"]["inputs"]
     assert inputs["anyOf"] == [text, {"type": "array", "items": text}]
-    assert set(paths) == {"/v1/models/{model}/predict", "/v1/feedback", "/v1/models", "/healthz"}
+    assert set(paths) == {
+        "/v1/models/{model}/predict",
+        "/v1/models/{model}/explain",
+        "/v1/feedback",
+        "/v1/models",
+        "/healthz",
+    }

@@ -1,0 +1,88 @@
+"""What changed between two dataset versions. Pure: frames in, a Difference out.
+
+Two rows are the same when their texts are the same to a reader (`clean.normalise`), which within a version is unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .clean import normalise
+
+QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row: its text and, before and after, its label and split; "" on the side where it is not."""
+
+    text: str
+    label: tuple[str, str]
+    split: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`labels` are rows by label, `words` quantiles of words a text (QUANTILES and `mean`)."""
+
+    rows: int
+    labels: Mapping[str, int]
+    words: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Changed rows by kind. A row may be both relabelled and moved, which is to be in another split."""
+
+    same: int
+    added: tuple[Change, ...]
+    removed: tuple[Change, ...]
+    relabelled: tuple[Change, ...]
+    moved: tuple[Change, ...]
+    before: Shape
+    after: Shape
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
+    """`before` and `after` are all rows of a version with `text, label, split`."""
+    both = _keyed(before).join(_keyed(after), how="outer", lsuffix="_before", rsuffix="_after").fillna("")
+    here, there = both["split_before"] != "", both["split_after"] != ""
+    relabelled = here & there & (both["label_before"] != both["label_after"])
+    moved = here & there & (both["split_before"] != both["split_after"])
+    return Difference(
+        same=int((here & there & ~relabelled & ~moved).sum()),
+        added=_changes(both[~here]),
+        removed=_changes(both[~there]),
+        relabelled=_changes(both[relabelled]),
+        moved=_changes(both[moved]),
+        before=shape(before),
+        after=shape(after),
+    )
+
+
+def shape(rows: pd.DataFrame) -> Shape:
+    """Label counts and text lengths of rows with `text, label`."""
+    words = rows["text"].map(lambda text: len(text.split()))
+    return Shape(
+        rows=len(rows),
+        labels={str(label): int(n) for label, n in rows["label"].value_counts().sort_index().items()},
+        words={"mean": float(words.mean())} | {name: float(words.quantile(q)) for name, q in QUANTILES.items()},
+    )
+
+
+def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[["text", "label", "split"]].set_index(rows["text"].map(normalise).rename("key"))
+
+
+def _changes(rows: pd.DataFrame) -> tuple[Change, ...]:
+    """In the order of their texts."""
+    pairs = {
+        name: zip(rows[f"{name}_before"], rows[f"{name}_after"], strict=True) for name in ("text", "label", "split")
+    }
+    return tuple(
+        Change(before or after, label, split)
+        for (before, after), label, split in zip(pairs["text"], pairs["label"], pairs["split"], strict=True)
+    )

@@ -1,0 +1,97 @@
+"""Metrics of a classifier, each with its value on the rows and on many bootstrap resamples of them at once.
+
+What a resample of rows changes is how often each cell of the confusion matrix, or each row, counts. scikit-learn takes
+one resample at a time; these take all of them as one array, and the tests hold them to scikit-learn's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+"""Confusion matrices, shape (..., labels, labels), true label first."""
+Values = NDArray[np.float64]
+
+_LEAST_SHARE = 1e-15  # a probability of 0 for the true label would make the log loss infinite
+
+
+def ratio(part: Counts | Values, whole: Counts | Values) -> Values:
+    """0 where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+
+
+def hits(counts: Counts) -> Counts:
+    return np.asarray(counts.diagonal(axis1=-2, axis2=-1))
+
+
+def accuracy(counts: Counts) -> Values:
+    return np.asarray(hits(counts).sum(-1) / counts.sum((-2, -1)))
+
+
+def f1(counts: Counts) -> Values:
+    """Of each label, shape (..., labels)."""
+    return ratio(2 * hits(counts), counts.sum(-1) + counts.sum(-2))
+
+
+def macro_f1(counts: Counts) -> Values:
+    """Mean over the labels that occur as true or predicted, as scikit-learn has it."""
+    occurs = counts.sum(-1) + counts.sum(-2) > 0
+    return np.asarray(f1(counts).sum(-1) / occurs.sum(-1))
+
+
+def balanced_accuracy(counts: Counts) -> Values:
+    """Mean recall of the labels that occur as true."""
+    true = counts.sum(-1)
+    return np.asarray(ratio(hits(counts), true).sum(-1) / (true > 0).sum(-1))
+
+
+def mcc(counts: Counts) -> Values:
+    """Matthews correlation of many labels, R_K (Gorodkin 2004); 0 where only one label is true or predicted."""
+    true, said, rows = counts.sum(-1).astype(float), counts.sum(-2).astype(float), counts.sum((-2, -1)).astype(float)
+    covariance = hits(counts).sum(-1) * rows - (true * said).sum(-1)
+    spread = (rows**2 - (said**2).sum(-1)) * (rows**2 - (true**2).sum(-1))
+    return ratio(covariance, np.sqrt(spread))
+
+
+METRICS: dict[str, Callable[[Counts], Values]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "balanced_accuracy": balanced_accuracy,
+    "mcc": mcc,
+}
+
+
+def log_loss(true: NDArray[np.int64], shares: Values, weights: Counts) -> Values:
+    """Mean -log of the true label's probability.
+
+    `true`: index of the label of each row; `shares`, (rows, labels): probabilities; `weights`, (resamples, rows): how
+    often each row counts. One value a resample.
+    """
+    losses = -np.log(np.clip(shares[np.arange(len(true)), true], _LEAST_SHARE, 1))
+    return np.asarray(weights @ losses / weights.sum(1))
+
+
+def roc_auc(true: NDArray[np.int64], shares: Values, weights: Counts) -> Values:
+    """Area under the ROC curve, arguments as above; with more than two labels the mean of each against the rest.
+
+    NaN in a resample in which no label has rows on both sides.
+    """
+    labels = range(1, 2) if shares.shape[1] == 2 else range(shares.shape[1])  # noqa: PLR2004 - two labels mirror
+    areas = np.array([_area(true == label, shares[:, label], weights) for label in labels])
+    known = ~np.isnan(areas)
+    found = np.where(known, areas, 0).sum(0)
+    return np.asarray(np.divide(found, known.sum(0), out=np.full(len(weights), np.nan), where=known.any(0)))
+
+
+def _area(positive: NDArray[np.bool_], share: Values, weights: Counts) -> Values:
+    """Chance that a positive row has the higher share, a tie counting half (Mann-Whitney)."""
+    _, place = np.unique(share, return_inverse=True)
+    steps = np.zeros((len(share), place.max() + 1))
+    steps[np.arange(len(share)), place] = 1
+    above, below = (weights * positive) @ steps, (weights * ~positive) @ steps
+    won = (above * (below.cumsum(1) - below / 2)).sum(1)
+    pairs = above.sum(1) * below.sum(1)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import SpecError
+from jobs import forgetting, specfile, train
+from jobs.forgetting import Attempt, Forgetting, Measured, Recipe
+from jobs.spec import RetrainSpec, Spec
+
+LOSSES = st.floats(-1, 1, allow_nan=False)
+REMEDIES = st.lists(st.sampled_from(["replay", "ewc"]), unique=True)
+
+
+def attempt(recipe: Recipe, loss: float) -> Attempt:
+    return Attempt(recipe, Measured(0.9 - loss, None), loss, 100, 1.0, "run")
+
+
+def retrain(**values: object) -> RetrainSpec:
+    return RetrainSpec.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (retrain(replay=0.2), [("as the spec says", 0.2, 0), ("replay", 1, 0), ("replay + ewc", 1, 100)]),
+        (retrain(), [("as the spec says", 1, 0), ("replay", 2, 0), ("replay + ewc", 2, 100)]),
+        (retrain(replay=0, remedies=["ewc"], ewc_lambda=7), [("as the spec says", 0, 0), ("ewc", 0, 7)]),
+        (
+            retrain(replay=0, remedies=["ewc", "replay"]),
+            [("as the spec says", 0, 0), ("ewc", 0, 100), ("ewc + replay", 1, 100)],
+        ),
+        (retrain(remedies=[]), [("as the spec says", 1, 0)]),
+    ],
+)
+def test_each_remedy_comes_on_top_of_the_one_before(
+    spec: RetrainSpec, expected: list[tuple[str, float, float]]
+) -> None:
+    assert [(r.name, r.replay, r.ewc_lambda) for r in forgetting.recipes(spec)] == expected
+
+
+@given(st.lists(LOSSES, min_size=3, max_size=3), REMEDIES, st.floats(0, 1))
+def test_a_chain_ends_at_the_first_that_keeps_to_the_budget(losses, remedies, budget) -> None:
+    spec, left = retrain(remedies=remedies), iter(losses)
+    made = forgetting.chain(spec, budget, lambda recipe: attempt(recipe, next(left)))
+    kept = [forgetting.within(a.loss, budget) for a in made]
+    assert not any(kept[:-1])
+    assert kept[-1] or len(made) == 1 + len(remedies)
+    assert [a.recipe for a in made] == list(forgetting.recipes(spec))[: len(made)]
+
+
+@given(st.lists(LOSSES, min_size=1, max_size=5), st.floats(0, 1))
+def test_the_best_keeps_to_the_budget_or_lost_least(losses, budget) -> None:
+    attempts = [attempt(Recipe("x", 1), loss) for loss in losses]
+    best = losses[forgetting.best(attempts, budget)]
+    assert best <= budget + 1e-9 or best == min(losses)
+
+
+def test_a_loss_of_just_the_budget_is_within_it() -> None:
+    assert forgetting.within(0.94 - 0.92, 0.02)
+    assert not forgetting.within(0.0201, 0.02)
+
+
+def test_it_is_plain_json() -> None:
+    made = Forgetting("accuracy", "the old test rows", 9, 0.02, Measured(0.9, 0.5), (attempt(Recipe("x", 1), 0.1),), 0)
+    assert json.loads(json.dumps(made.to_dict()))["attempts"][0]["recipe"] == {
+        "name": "x",
+        "replay": 1,
+        "ewc_lambda": 0,
+    }
+
+
+def test_a_remedy_named_twice_is_refused(spec: Spec) -> None:
+    tree = spec.model_dump(mode="json")
+    with pytest.raises(SpecError, match=r"retrain\.remedies: names a remedy twice"):
+        specfile.parse({**tree, "retrain": {"remedies": ["ewc", "ewc"]}})
+
+
+def test_holding_weights_that_are_sharded_is_refused_before_anything_starts(spec: Spec) -> None:
+    with pytest.raises(SpecError, match=r"ZeRO stage 3 shards \(retrain\.remedies: \[replay\]"):
+        train.check_remedies(spec, 3)
+    train.check_remedies(spec, 2)
+    train.check_remedies(spec.with_values({"retrain.remedies": ["replay"]}), 3)

@@ -1,0 +1,101 @@
+"""Publishing and the gate's verdict on real models and a real registry, without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cluster.tracking import Tracker
+from jobs import batches, data, model, publish, train
+from jobs.dataset import DatasetVersion
+from jobs.pipeline import Place
+from jobs.publish import Published
+from jobs.spec import Spec
+from jobs.split import TRAIN
+from monitoring import promotion, show
+from monitoring.journal import Journal
+
+
+@pytest.fixture
+def whole(spec: Spec) -> Spec:
+    values = {
+        "method.name": "full",
+        "data.split": {"train": 0.5, "validation": 0.2, "test": 0.3},
+        "evaluation.min_slice_rows": 5,
+        "evaluation.topics": 2,
+    }
+    return spec.with_values(values)
+
+
+def trained(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path, epochs: int) -> Path:
+    """All weights after a bare torch loop; none of it for an untrained model."""
+    import torch
+
+    net = model.trainable(spec, dataset.labels)
+    rows = dataset.rows(place.storage, TRAIN)
+    labels = [dataset.labels.index(label) for label in rows["label"]]
+    encoded = batches.encode(model.tokenizer(spec.base_model), list(rows["text"]), labels, 32)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.005)
+    for epoch in range(epochs):
+        for batch in batches.epoch([len(ids) for ids in encoded.ids], 16, epoch):
+            net(**encoded.batch(batch)).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    model.save(net, None, folder)
+    return folder
+
+
+def published(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path) -> Published:
+    with Tracker(place.settings, spec.name).run("train", {}, {}) as run:
+        run.log_metrics(dict.fromkeys(train.CURVE, 0.5), 1)
+        return publish.publish(spec, dataset, folder, storage=place.storage, registry=place.registry, run=run)
+
+
+@pytest.mark.slow
+def test_a_better_version_replaces_the_first_and_the_same_again_does_not(
+    whole: Spec, place: Place, tmp_path: Path
+) -> None:
+    dataset = data.prepare(whole, place.storage)
+    poor, good = (trained(whole, dataset, place, tmp_path / str(n), n) for n in (0, 4))
+    verdicts = [
+        promotion.settle(whole, place, made := published(whole, dataset, place, folder))
+        for folder in (poor, good, good)
+    ]
+    assert [verdict.promote for verdict in verdicts] == [True, True, False]
+    assert place.registry.champion("tiny").version == 2
+    assert place.registry.previous("tiny").version == 1
+    assert "challenger" not in place.registry.get("tiny", 3).aliases
+    _, better, same = verdicts
+    assert better.numbers["old_challenger"] > better.numbers["old_champion"] + 0.2
+    assert better.numbers["old_p_value"] <= 0.05
+    assert {check.rule for check in better.checks} == {"better", "slice", "latency", "size"}
+    assert same.reasons[0].endswith("not better)")
+    assert same.numbers["old_gain"] == 0
+    _is_kept(same, place, made)
+    assert "FAILED" in show.published(made, same)
+
+
+def _is_kept(verdict: promotion.Verdict, place: Place, made: Published) -> None:
+    tree = json.loads(json.dumps(verdict.to_dict()))
+    *_, entry = Journal(place.storage).entries("tiny", "verdict")
+    assert entry.body == tree
+    folder = place.registry.download(made.version)
+    assert json.loads((folder.parent / "verdict.json").read_text()) == tree
+    tag = json.loads(place.registry.get("tiny", 3).tags["verdict"])
+    assert tag["numbers"] == tree["numbers"]
+    assert json.loads((folder / "scorecard.json").read_text())["old"]["slices"]
+    assert [row["change"] for row in json.loads((folder / "robustness.json").read_text())] == [
+        "typos",
+        "case",
+        "punctuation",
+    ]
+    assert json.loads((folder / "footprint.json").read_text())["weight_bytes"] > 0
+    assert {path.name for path in (folder / "pictures").iterdir()} >= {
+        "old-confusion.png",
+        "old-reliability.png",
+        "old-slices.png",
+    }
+    assert {"scores", "by found topic"} <= set(pd.read_parquet(folder / "reference.parquet").columns)
