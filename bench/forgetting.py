@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tweets", type=int, default=1200, help="training rows")
     parser.add_argument("--movies", type=int, default=600, help="training rows")
+    parser.add_argument("--cpus", type=int, default=2, help="torch threads")
     parser.add_argument("--ewc-lambda", type=float, nargs="+", default=[None])
     chosen = parser.parse_args()
     prepare_environment()
@@ -61,7 +62,9 @@ def main() -> None:
         for seed in range(chosen.seeds):
             sizes = {"tweets": chosen.tweets, "movies": chosen.movies}
             tweets, movies = (domain(name, rows, seed) for name, rows in sizes.items())
-            spec = specfile.load(SPEC).with_values({"scaling.workers": 1, "training.seed": seed})
+            spec = specfile.load(SPEC).with_values(
+                {"scaling.workers": 1, "scaling.cpus_per_worker": chosen.cpus, "training.seed": seed}
+            )
             found.append(
                 frozen(spec, tweets, movies) | ours(spec, tweets, movies, Path(folder) / str(seed), chosen.ewc_lambda)
             )
@@ -141,7 +144,7 @@ def train(
     patient = spec.with_values({"training.patience": 10**6, "training.evaluations_per_epoch": 1})
     job = Work(patient, LABELS, rows, validation.train.head(32), zero_stage=0, epochs=spec.training.epochs)
     started = replace(job, start=str(start) if start else None, consolidation=held)
-    loop.run(started, rank=0, world=1, threads=2, report=report)
+    loop.run(started, rank=0, world=1, threads=spec.scaling.cpus_per_worker, report=report)
     return folder
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cluster.console import say
 from cluster.storage import Storage
 from cluster.tracking import Run
 
-from . import anchor, forgetting, model, train
+from . import anchor, blend, forgetting, model, train
 from .anchor import Anchor
 from .dataset import DatasetVersion
 from .forgetting import Attempt, Forgetting, Measured, Recipe
@@ -41,6 +42,7 @@ def choose(
 
     Raises DataError for an unusable anchor, SpecError for a remedy that cannot be had, TrainingError.
     """
+    blends = Path(runs.enter_context(TemporaryDirectory()))
     train.check_remedies(spec, train.stage(spec, data).stage)
     rows, metric, budget = anchor.load(spec, data, storage), spec.evaluation.metric, spec.evaluation.max_loss_on_old
     before = anchor.measure(Predictor.load(start), rows, data.labels, metric)
@@ -49,11 +51,14 @@ def choose(
     def attempt(recipe: Recipe) -> Attempt:
         run = runs.enter_context(open_run())
         job = train.work(spec, data, storage, start, recipe)
-        trained = train.fit(job, storage, run, f"retrain, {recipe.name}")
+        if recipe.blend < 1:
+            trained = blended(kept[0][0], start, recipe, blends)
+        else:
+            trained = train.fit(job, storage, run, f"retrain, {recipe.name}")
         kept.append((trained, run))
         after = _measure(spec, data, trained.folder, rows)
         made = Attempt(recipe, after, before.anchor - after.anchor, len(job.train), trained.seconds, run.id)
-        run.log_params({"recipe": recipe.name, "replay": recipe.replay, "ewc_lambda": recipe.ewc_lambda})
+        run.log_params({"recipe": recipe.name} | {k: v for k, v in vars(recipe).items() if k != "name"})
         run.log_metrics({f"anchor_{metric}": after.anchor, "anchor_loss": made.loss})
         say(_line(made, before, rows, spec))
         return made
@@ -62,6 +67,14 @@ def choose(
     best = forgetting.best(attempts, budget)
     trained, run = kept[best]
     return Chosen(trained, run, Forgetting(metric, rows.name, len(rows.rows), budget, before, attempts, best))
+
+
+def blended(trained: Trained, start: Path, recipe: Recipe, folder: Path) -> Trained:
+    """A training's weights on their way back to `start`, in a new `folder`; itself when the recipe blends nothing."""
+    if recipe.blend == 1:
+        return trained
+    blend.blend(start, trained.folder, recipe.blend, folder)
+    return replace(trained, folder=folder)
 
 
 def _measure(spec: Spec, data: DatasetVersion, folder: Path, rows: Anchor) -> Measured:

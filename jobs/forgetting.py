@@ -11,7 +11,7 @@ from typing import Any
 
 from .spec import RetrainSpec
 
-REPLAY, EWC = "replay", "ewc"
+BLEND, REPLAY, EWC = "blend", "replay", "ewc"
 FIRST = "as the spec says"
 _ALL, _TWICE = 1.0, 2.0
 _ROUNDING = 1e-12
@@ -19,11 +19,15 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to go on from a champion. `replay`: times each old row is seen an epoch, a share below 1."""
+    """One way to go on from a champion. `replay`: times each old row is seen an epoch, a share below 1.
+
+    `blend`: how far on the line from the champion's weights to the trained ones the result lies (`blend.py`).
+    """
 
     name: str
     replay: float
     ewc_lambda: float = 0.0
+    blend: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,21 @@ class Forgetting:
 
 
 def recipes(spec: RetrainSpec) -> tuple[Recipe, ...]:
-    """The first attempt and each remedy on top of the one before it.
+    """The first attempt, its blend, and each remedy that trains again on top of the one before it.
 
-    `replay` takes all old rows; where all were taken already, each of them twice. `ewc` adds the penalty.
+    `blend` trains nothing: it takes the first attempt's weights. `replay` takes all old rows; where all were taken
+    already, each of them twice. `ewc` adds the penalty.
     """
-    made = [Recipe(FIRST, spec.replay)]
-    for count, remedy in enumerate(spec.remedies, 1):
-        last = replace(made[-1], name=" + ".join(spec.remedies[:count]))
+    first = Recipe(FIRST, spec.replay)
+    made = [first, *([replace(first, name=BLEND, blend=spec.blend)] if BLEND in spec.remedies else [])]
+    last, again = first, [remedy for remedy in spec.remedies if remedy != BLEND]
+    for count, remedy in enumerate(again, 1):
+        last = replace(last, name=" + ".join(again[:count]))
         if remedy == REPLAY:
-            made.append(replace(last, replay=_ALL if last.replay < _ALL else _TWICE))
+            last = replace(last, replay=_ALL if last.replay < _ALL else _TWICE)
         else:
-            made.append(replace(last, ewc_lambda=spec.ewc_lambda))
+            last = replace(last, ewc_lambda=spec.ewc_lambda)
+        made.append(last)
     return tuple(made)
 
 

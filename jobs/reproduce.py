@@ -22,7 +22,7 @@ from cluster.registry import ModelVersion
 from cluster.session import require
 from cluster.tracking import Run, Tracker
 
-from . import dataset, pipeline, publish, train
+from . import attempts, dataset, pipeline, publish, train
 from .dataset import DatasetVersion
 from .forgetting import Recipe
 from .pipeline import Place
@@ -121,6 +121,8 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
     with pipeline.open_run(spec, found.data, place, "reproduce") as run, tempfile.TemporaryDirectory() as temporary:
         job = train.work(spec, found.data, place.storage, found.start, found.recipe)
         trained = train.fit(job, place.storage, run, "reproduce")
+        if found.start is not None and found.recipe is not None:
+            trained = attempts.blended(trained, found.start, found.recipe, Path(temporary) / "blend")
         folder = Path(temporary) / "model"
         publish.assemble(folder, spec, found.data, trained.folder, storage=place.storage, run=run, parent=found.parent)
         then = Tracker(place.settings, spec.name).open(version.run)

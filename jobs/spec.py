@@ -298,10 +298,14 @@ class RetrainSpec(Part):
     epochs: PositiveInt = Field(3, description="Passes over old and new rows, at most.")
     rate: float = Field(0.4, gt=0, le=1, description="Share of the champion's learning rate, when starting from it.")
     replay: float = Field(1.0, ge=0, le=1, description="Share of the old training rows that is trained on again.")
-    remedies: tuple[Literal["replay", "ewc"], ...] = Field(
-        ("replay", "ewc"),
-        description="What a retraining from the champion tries in turn, each on top of the one before, while it loses "
-        "more than evaluation.max_loss_on_old: replay takes all old rows (twice, if it had all), ewc holds weights.",
+    remedies: tuple[Literal["blend", "replay", "ewc"], ...] = Field(
+        ("blend", "replay", "ewc"),
+        description="What a retraining from the champion tries while it loses more than evaluation.max_loss_on_old: "
+        "blend goes back part of the way to the champion's weights (always first: it trains nothing), replay takes all "
+        "old rows (twice, if it had all), ewc holds weights; each on top of the one before.",
+    )
+    blend: Share = Field(
+        0.8, description="How far from the champion's weights to the trained ones a blend lies (Wortsman et al. 2022)."
     )
     ewc_lambda: PositiveFloat = Field(
         100.0, description="Strength of elastic weight consolidation (Kirkpatrick et al. 2017)."

@@ -12,7 +12,7 @@ from jobs.forgetting import Attempt, Forgetting, Measured, Recipe
 from jobs.spec import RetrainSpec, Spec
 
 LOSSES = st.floats(-1, 1, allow_nan=False)
-REMEDIES = st.lists(st.sampled_from(["replay", "ewc"]), unique=True)
+REMEDIES = st.lists(st.sampled_from(["blend", "replay", "ewc"]), unique=True)
 
 
 def attempt(recipe: Recipe, loss: float) -> Attempt:
@@ -26,8 +26,14 @@ def retrain(**values: object) -> RetrainSpec:
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        (retrain(replay=0.2), [("as the spec says", 0.2, 0), ("replay", 1, 0), ("replay + ewc", 1, 100)]),
-        (retrain(), [("as the spec says", 1, 0), ("replay", 2, 0), ("replay + ewc", 2, 100)]),
+        (
+            retrain(replay=0.2, remedies=["replay", "ewc"]),
+            [("as the spec says", 0.2, 0), ("replay", 1, 0), ("replay + ewc", 1, 100)],
+        ),
+        (
+            retrain(remedies=["replay", "blend", "ewc"]),
+            [("as the spec says", 1, 0), ("blend", 1, 0), ("replay", 2, 0), ("replay + ewc", 2, 100)],
+        ),
         (retrain(replay=0, remedies=["ewc"], ewc_lambda=7), [("as the spec says", 0, 0), ("ewc", 0, 7)]),
         (
             retrain(replay=0, remedies=["ewc", "replay"]),
@@ -40,9 +46,10 @@ def test_each_remedy_comes_on_top_of_the_one_before(
     spec: RetrainSpec, expected: list[tuple[str, float, float]]
 ) -> None:
     assert [(r.name, r.replay, r.ewc_lambda) for r in forgetting.recipes(spec)] == expected
+    assert [r.blend for r in forgetting.recipes(spec)] == [0.8 if name == "blend" else 1 for name, *_ in expected]
 
 
-@given(st.lists(LOSSES, min_size=3, max_size=3), REMEDIES, st.floats(0, 1))
+@given(st.lists(LOSSES, min_size=4, max_size=4), REMEDIES, st.floats(0, 1))
 def test_a_chain_ends_at_the_first_that_keeps_to_the_budget(losses, remedies, budget) -> None:
     spec, left = retrain(remedies=remedies), iter(losses)
     made = forgetting.chain(spec, budget, lambda recipe: attempt(recipe, next(left)))
@@ -70,6 +77,7 @@ def test_it_is_plain_json() -> None:
         "name": "x",
         "replay": 1,
         "ewc_lambda": 0,
+        "blend": 1,
     }
 
 
