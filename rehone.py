@@ -62,10 +62,11 @@ def init(
 @app.command(epilog="Example: `rehone check examples/sentiment.yaml --set training.learning_rate=2e-4`")
 def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
     """Validate spec, data and base model. Starts nothing, writes nothing."""
-    from jobs import data, model
+    from jobs import anchor, data, model
 
     loaded = _spec(spec, set_)
     rows = data.check(loaded)
+    anchor.check(loaded)
     model.check(loaded.base_model, loaded.training.max_length)
     counts = {str(k): int(v) for k, v in rows["split"].value_counts().items()}
     said = ", ".join(f"{n} {name}" for name, n in counts.items())
@@ -238,7 +239,7 @@ def card(
     """Print a version's model card: use, data, method, Scorecard, slices, verdict, lineage, carbon and cost."""
     from cluster.tracking import Tracker
     from jobs import card as card_
-    from jobs import facts
+    from jobs import facts, page
     from monitoring import history
 
     loaded, place = _spec(spec, set_), _place()
@@ -248,7 +249,7 @@ def card(
     told = history.told(version, place)
     made = card_.make(known, told)
     if html is not None:
-        html.write_text(card_.html(made, folder), encoding="utf-8")
+        page.write(html, card_.html(made, folder))
     _answer({"card": made.content, "facts": known, "told": told}, json, made.content)
 
 
@@ -486,10 +487,11 @@ def _corrected(overrides: list[str] | None, corrections: Path | None) -> list[st
 
 def _checked(path: Path, overrides: list[str] | None) -> Spec:
     """Spec, data and base model validated before Ray starts."""
-    from jobs import data, model
+    from jobs import anchor, data, model
 
     spec = _spec(path, overrides)
     data.check(spec)
+    anchor.check(spec)
     model.check(spec.base_model, spec.training.max_length)
     return spec
 

@@ -92,7 +92,7 @@ def run(spec_: Spec, stage: int, *, give_back: bool) -> int:
     for name in GLIBC:
         os.environ.pop(name, None)
     if give_back:
-        os.environ |= dict.fromkeys(GLIBC, "65536")
+        os.environ |= dict.fromkeys(GLIBC, "131072")
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ Without a file in the spec they are the old test rows of the dataset version.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,10 +18,12 @@ from . import source
 from .clean import check_labels, normalise
 from .dataset import NEW, OLD, DatasetVersion
 from .forgetting import Measured
-from .predictor import Predictor
 from .scorecard import score
 from .spec import DataSpec, Spec
 from .split import TEST, TRAIN
+
+if TYPE_CHECKING:  # torch, which `rehone check` does without
+    from .predictor import Predictor
 
 _OLD_TEST = "the old test rows"
 
@@ -64,8 +67,11 @@ def _value(predictor: Predictor, rows: pd.DataFrame, labels: tuple[str, ...], me
 def _read(spec: Spec, labels: tuple[str, ...] | None) -> pd.DataFrame:
     assert spec.evaluation.anchor is not None
     where = {"source": spec.evaluation.anchor, "text": spec.data.text, "label": spec.data.label}
-    rows = source.load(DataSpec.model_validate(where))
-    check_labels(rows, labels, spec.evaluation.anchor)
+    try:
+        rows = source.load(DataSpec.model_validate(where))
+        check_labels(rows, labels, spec.evaluation.anchor)
+    except DataError as error:  # which speaks of data.source
+        raise DataError(error.what, where=f"evaluation.anchor {spec.evaluation.anchor}", mend=error.mend) from None
     return rows[(rows["text"] != "") & (rows["label"] != "")]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .audit_labels import Doubts
 from .audit_neighbours import Neighbours, outliers
 from .audit_text import commonest, encoding_fault
+from .balance import rare
 from .clean import normalise
 from .data import Loaded
 from .near import pairs
@@ -22,7 +23,6 @@ from .split import SPLITS
 Severity = Literal["error", "warning", "note"]
 
 NEAR = 0.9  # Jaccard similarity from which kept rows count as near, when the spec keeps all of them
-_RARE = 1 / 3  # of the commonest label's rows: with fewer a label is rare
 _EXAMPLES = 10
 
 
@@ -163,15 +163,14 @@ def _personal(personal: Mapping[str, Sequence[int]], spec: Spec) -> Iterator[Fin
 
 
 def _balance(rows: pd.DataFrame, spec: Spec) -> Iterator[Finding]:
-    counts = rows["label"].value_counts()
-    rare = counts[counts < counts.iloc[0] * _RARE]
+    found = rare(rows["label"])
     remedy = {"none": "see data.balance", "class_weights": "their loss weighs more", "oversample": "they are repeated"}
-    if len(rare):
-        named = ", ".join(f"{label} {count / len(rows):.1%}" for label, count in rare.items())
-        mine = rows[rows["label"].isin(rare.index)]
+    if found:
+        named = ", ".join(f"{label} {share:.1%}" for label, share in found.items())
         severity: Severity = "warning" if spec.data.balance == "none" else "note"
+        mine = rows["row"][rows["label"].isin(list(found))]
         said = f"rare labels ({named}): {remedy[spec.data.balance]}"
-        yield Finding("imbalance", severity, said, tuple(map(int, mine["row"])), ())
+        yield Finding("imbalance", severity, said, tuple(map(int, mine)), ())
 
 
 def _at(kind: str, severity: Severity, said: str, rows: pd.DataFrame, details: Mapping[int, str]) -> Iterator[Finding]:

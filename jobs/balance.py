@@ -6,6 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+_RARE = 1 / 3  # of the commonest label's rows: with fewer a label is rare
+
+
+def rare(labels: pd.Series[str]) -> dict[str, float]:
+    """Labels with less than a third of the commonest one's rows, with their share of all rows."""
+    counts = labels.value_counts()
+    return {str(label): int(n) / len(labels) for label, n in counts.items() if n < counts.iloc[0] * _RARE}
+
 
 def class_weights(labels: pd.Series[str], order: Sequence[str]) -> tuple[float, ...]:
     """One weight a label, n / (k * n_label) (King & Zeng 2001; scikit-learn's "balanced"): 1 on average over the rows.

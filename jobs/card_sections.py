@@ -69,14 +69,14 @@ def forgetting(facts: Facts) -> str:
     found = facts.forgetting
     if found is None:
         return f"{NOT_MEASURED.capitalize()}: the version was not trained on from another one."
-    rows: list[list[str]] = [["before", "", "", f"{found.before.anchor:.3f}", "", _share(found.before.new), ""]]
+    rows: list[list[str]] = [["before", "", "", "", f"{found.before.anchor:.3f}", "", _share(found.before.new), ""]]
     for index, made in enumerate(found.attempts):
         recipe, after = made.recipe, made.measured
-        recipes = [text(recipe.name), f"{recipe.replay:g}", f"{recipe.ewc_lambda:g}"]
+        recipes = [text(recipe.name), f"{recipe.replay:g}", f"{recipe.ewc_lambda:g}", f"{recipe.blend:g}"]
         numbers = [f"{after.anchor:.3f}", f"{100 * made.loss:+.1f}", _share(after.new)]
         rows.append([*recipes, *numbers, "this version" if index == found.published else ""])
     said = f"Anchor: {found.metric} on {found.anchor} ({found.rows}), which may lose {100 * found.budget:.1f} points."
-    head = ["attempt", "replay of old rows", "EWC lambda", "anchor", "lost, points", "new rows", ""]
+    head = ["attempt", "replay of old rows", "EWC lambda", "blend", "anchor", "lost, points", "new rows", ""]
     return f"{text(said)}\n\n{table(head, rows)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from cluster.console import say
 from cluster.errors import DataError
 from cluster.storage import Storage
 
-from . import dataset, intake, near
+from . import balance, dataset, intake, near
 from .clean import check_labels, clean, describe, normalise
 from .dataset import DatasetVersion
+from .faults import first_ten
 from .intake import Intake
 from .spec import Spec
 from .split import SPLITS, TEST, TRAIN, VALIDATION, assign, divide
@@ -40,7 +42,7 @@ def check(spec: Spec) -> pd.DataFrame:
 def prepare(spec: Spec, storage: Storage) -> DatasetVersion:
     """Write the dataset version of this spec. The same data and spec give the same version. Raises DataError."""
     loaded = load(spec)
-    for line in describe(loaded.dropped):
+    for line in (*describe(loaded.dropped), *_doubts(spec, loaded)):
         say(line)
     return write(spec, storage, loaded)
 
@@ -127,6 +129,16 @@ def _split_feedback(rows: pd.DataFrame, spec: Spec) -> pd.Series[str]:
         part, _ = divide(left, math.ceil(len(left) * share), spec.training.seed)
         split[part] = name
     return split
+
+
+def _doubts(spec: Spec, loaded: Loaded) -> Iterator[str]:
+    """What is worth a thought and keeps nobody from training."""
+    for kind, rows in loaded.taken.personal.items():
+        if rows and spec.data.pii == "keep":
+            yield f"{kind.lower()} in {len(rows)} texts (data.pii: mask hides them): row {first_ten(map(str, rows))}"
+    rare = balance.rare(loaded.rows["label"])
+    if rare and spec.data.balance == "none":
+        yield f"rare labels (see data.balance): {', '.join(f'{label} {share:.1%}' for label, share in rare.items())}"
 
 
 def _rules(spec: Spec, fixes: str | None) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def gather(folder: Path, run: Run, storage: Storage, settings: Settings, card: C
     spec = Spec.model_validate(manifest["spec"])
     data = dataset.read(storage, manifest["dataset"]["name"], manifest["dataset"]["version"])
     forgotten = _read(folder / "forgetting.json", Forgetting)
-    seconds = sum(a.seconds for a in forgotten.attempts) if forgotten else run.last(SECONDS)
+    seconds = _trained(forgotten) if forgotten else run.last(SECONDS)
     ancestors = dataset.ancestors(storage, data)
     cards = _read(folder / "scorecard.json", dict[str, Scorecard])
     assert cards is not None
@@ -94,6 +94,11 @@ def gather(folder: Path, run: Run, storage: Storage, settings: Settings, card: C
         seconds=seconds,
         energy=None if seconds is None else energy.used(seconds, spec.scaling, settings),
     )
+
+
+def _trained(found: Forgetting) -> float:
+    """Seconds of the attempts that trained: a blend has those of the training it was made from."""
+    return sum(attempt.seconds for attempt in found.attempts if attempt.recipe.blend == 1)
 
 
 def _audit(storage: Storage, versions: Sequence[DatasetVersion]) -> Mapping[str, Any] | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from cluster.errors import UserError
+
 _ACTIVE = re.compile(r"[\\`*\[\]<>|&~]|(?<!\w)_|_(?!\w)")
 
 _PAGE = """\
@@ -54,6 +56,14 @@ def html(markdown: str, title: str, folder: Path) -> str:
     for token in (child for block in tokens for child in block.children or () if child.type == "image"):
         token.attrSet("src", _inside(folder / str(token.attrGet("src"))))
     return _PAGE.format(title=escape(title), body=renderer.renderer.render(tokens, renderer.options, {}))
+
+
+def write(path: Path, page: str) -> None:
+    """Raises UserError when the page cannot be written there."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from None
 
 
 def _inside(picture: Path) -> str:

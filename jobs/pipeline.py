@@ -79,6 +79,7 @@ def train_and_publish(
             spec,
             dataset,
             trained.folder,
+            curve=trained.curve,
             storage=place.storage,
             registry=place.registry,
             run=run,

@@ -22,8 +22,8 @@ from .split import TRAIN
 from .zero import States
 
 METHODS = ("full", "lora", "qlora")
-_LIKE = ("base_model", "name", "max_length", "workers")
-"""Logged values in which a past run should be like this one, in the order of their weight."""
+_LIKE = {"base_model": "base model", "name": "method", "max_length": "max_length", "workers": "number of workers"}
+"""Logged values in which a past run should be like this one, in the order of their weight, and what each one is."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def duration(spec: Spec, rows: int, runs: Sequence[Mapping[str, Any]]) -> Durati
         return None
     like = min(usable, key=lambda r: [r["params"].get(key) != mine[key] for key in _LIKE])
     rate = like["metrics"]["rows_per_second"]
-    unlike = tuple(key for key in _LIKE if like["params"].get(key) != mine[key])
+    unlike = tuple(what for key, what in _LIKE.items() if like["params"].get(key) != mine[key])
     return Duration(rows * spec.training.epochs / rate, rate, like["id"], unlike)
 
 

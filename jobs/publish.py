@@ -8,6 +8,7 @@ A version's folder:
     scorecard.json      {"old": ..., "new": ...}
     robustness.json     the same rows with typos, in other case, with other punctuation
     footprint.json      latency on the machine that published it, and size
+    curve.json          the reports of the training, in order
     pictures/           confusion, reliability, slices and learning curve, as PNG
     card.md, card.html  the model card as it was when nothing had judged the version
     reference.parquet   the test split as this version answered it: what monitoring compares production with
@@ -21,7 +22,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from cluster.storage import Storage
 from cluster.tracking import Run
 
 from . import card as card_
-from . import evaluate, facts, model, plot, train
+from . import evaluate, facts, model, plot
 from .dataset import DatasetVersion
 from .evaluate import Evaluation
 from .forgetting import Forgetting
@@ -45,6 +46,8 @@ from .split import TRAIN
 from .vocabulary import vocabulary
 
 _GOLDEN_ROWS = 8
+
+Curve = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,22 @@ def publish(
     data: DatasetVersion,
     trained: Path,
     *,
+    curve: Curve,
     storage: Storage,
     registry: Registry,
     run: Run,
     parent: ModelVersion | None = None,
     forgetting: Forgetting | None = None,
 ) -> Published:
-    """Evaluate the model in `trained`, put the version's folder together and register it."""
+    """Evaluate the model in `trained`, put the version's folder together and register it.
+
+    `curve` are the reports of its training, which for blended weights are in another run than `run`.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        made = assemble(folder, spec, data, trained, storage=storage, run=run, parent=parent, forgetting=forgetting)
-        plot.learning_curve(train.curve(run), folder / "pictures" / "learning-curve.png")
+        made = assemble(
+            folder, spec, data, trained, curve=curve, storage=storage, run=run, parent=parent, forgetting=forgetting
+        )
         card_.write(folder, facts.gather(folder, run, storage, registry.settings))
         source = run.log_folder(folder, "model")
     cards = made.scorecards.items()
@@ -90,6 +98,7 @@ def assemble(
     data: DatasetVersion,
     trained: Path,
     *,
+    curve: Curve,
     storage: Storage,
     run: Run,
     parent: ModelVersion | None = None,
@@ -107,6 +116,8 @@ def assemble(
     rows = evaluate.answers(predictor, data, storage, spec.evaluation)
     made = evaluate.evaluate(rows, Predictor.load(folder), folder, data.labels, spec.evaluation)
     _keep(folder, made)
+    _write(folder / "curve.json", list(curve))
+    plot.learning_curve(curve, folder / "pictures" / "learning-curve.png")
     rows.to_parquet(folder / "reference.parquet", index=False)
     _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["text"]))
     _write(folder / "golden.json", _golden(predictor, rows))

@@ -20,7 +20,6 @@ from cluster.console import say
 from cluster.errors import DataError
 from cluster.registry import ModelVersion
 from cluster.session import require
-from cluster.tracking import Run, Tracker
 
 from . import attempts, dataset, pipeline, publish, train
 from .dataset import DatasetVersion
@@ -124,13 +123,21 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
         if found.start is not None and found.recipe is not None:
             trained = attempts.blended(trained, found.start, found.recipe, Path(temporary) / "blend")
         folder = Path(temporary) / "model"
-        publish.assemble(folder, spec, found.data, trained.folder, storage=place.storage, run=run, parent=found.parent)
-        then = Tracker(place.settings, spec.name).open(version.run)
+        publish.assemble(
+            folder,
+            spec,
+            found.data,
+            trained.folder,
+            curve=trained.curve,
+            storage=place.storage,
+            run=run,
+            parent=found.parent,
+        )
         made = Reproduction(
             model=version.model,
             version=version.version,
             run=run.id,
-            figures=figures(_measured(found.folder, then), _measured(folder, run)),
+            figures=figures(_measured(found.folder), _measured(folder)),
             scores=_largest(_golden(found.folder), _golden(folder)),
             weights=_largest(_weights(found.folder), _weights(folder)),
             causes=differences(found.manifest, publish.manifest(folder)),
@@ -164,8 +171,8 @@ def shown(made: Reproduction) -> str:
     )
 
 
-def _measured(folder: Path, run: Run) -> dict[str, Any]:
-    reports = train.curve(run)
+def _measured(folder: Path) -> dict[str, Any]:
+    reports = json.loads((folder / "curve.json").read_text())
     best = min(reports, key=lambda report: report["validation_loss"])
     return {
         "train": {"steps": reports[-1]["step"], "loss": reports[-1]["train_loss"], "best step": best["step"]}

@@ -68,7 +68,7 @@ class States:
         return self.weights + self.gradients + self.optimizer + self.bucket
 
     def peak(self, activations: int, *, accumulating: bool) -> int:
-        """The most that is held at once: activations go while gradients come, unless those of a step before are kept."""
+        """The most held at once: activations go while gradients come, unless a step before has left its own."""
         kept = self.gradients if accumulating else 0
         return self.weights + self.optimizer + kept + max(activations, self.gradients - kept + self.bucket)
 
@@ -94,9 +94,11 @@ def states(
         trainable * size,
         trainable * (_MOMENTS + copied * _FP32),
     )
-    shards = [workers if stage >= least else 1 for least in (3, 2, 1)]
+    weights, gradients, optimizer = (
+        round(part / (workers if stage >= first else 1)) for part, first in zip(whole, (3, 2, 1), strict=True)
+    )
     bucket = min(BUCKET if stage else _FLAT, trainable) * size if workers > 1 else 0
-    return States(*(round(part / by) for part, by in zip(whole, shards, strict=True)), bucket)
+    return States(weights, gradients, optimizer, bucket)
 
 
 def config(spec: Spec, stage: int) -> dict[str, Any]:

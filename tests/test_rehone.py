@@ -135,7 +135,10 @@ def test_prepare_takes_corrections_from_where_the_user_is(
 
 
 def test_a_leak_is_reported_and_exits_with_2(spec_file: str, tmp_path: Path) -> None:
-    rows = [{**row, "side": "test" if i % 4 == 3 else ("validation" if i % 4 else "train")} for i, row in enumerate(tiny.rows(80))]
+    rows = [
+        {**row, "side": "test" if i % 4 == 3 else ("validation" if i % 4 else "train")}
+        for i, row in enumerate(tiny.rows(80))
+    ]
     rows += [{**rows[0], "side": "test"}]
     tiny.write_csv(tmp_path / "data.csv", rows)
     given = invoke("audit", spec_file, "--json", "--set", "data.split={by: column, column: side}")

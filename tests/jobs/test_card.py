@@ -124,7 +124,7 @@ def test_all_that_was_measured_is_in_it(facts: Facts) -> None:
     assert "| typos | 100 | 90 | 0.900 | 0.800 | 12.0% |" in section(made, "Scorecard")
     assert "| 1 | 12.3 | 20.1 |" in section(made, "Scorecard")
     assert r"| by source web \| app | 40 | 0.500 | [0.400, 0.600] |  |" in section(made, "Slices")
-    assert "| replay | 1 | 0 | 0.790 | +1.0 | 0.810 | this version |" in section(made, "Forgetting")
+    assert "| replay | 1 | 0 | 1 | 0.790 | +1.0 | 0.810 | this version |" in section(made, "Forgetting")
     assert r"| better | old | passed | p 0.01 \| alone |" in section(made, "Verdict")
     assert "version 2, from version 1" in section(made, "Lineage")
     assert "- 2026-01-01 decision on window 5" in section(made, "Lineage")

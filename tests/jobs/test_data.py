@@ -261,3 +261,21 @@ def test_a_correction_written_from_masked_texts_fits_the_unmasked_ones(
 def test_the_remedy_for_rare_labels_is_no_part_of_the_version(spec: Spec, place: Place) -> None:
     first = data.prepare(spec, place.storage)
     assert data.prepare(spec.with_values({"data.balance": "oversample"}), place.storage).version == first.version
+
+
+def test_prepare_says_what_it_dropped_and_what_is_worth_a_thought(
+    spec: Spec, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.read_csv(personal(tmp_path))
+    rare = pd.concat([rows[rows["label"] == "positive"], rows[rows["label"] == "negative"].head(5), rows.iloc[[0]]])
+    rare.to_csv(tmp_path / "personal.csv", index=False)
+    changed = spec.with_values({"data.source": str(tmp_path / "personal.csv")})
+    data.prepare(changed, place.storage)
+    said = capsys.readouterr().err
+    assert "dropped 1 duplicate: row" in said
+    assert "email in 1 texts (data.pii: mask hides them): row" in said
+    assert "rare labels (see data.balance): negative" in said
+    data.prepare(changed.with_values({"data.pii": "mask", "data.balance": "oversample"}), place.storage)
+    said = capsys.readouterr().err
+    assert "data.pii" not in said
+    assert "data.balance" not in said

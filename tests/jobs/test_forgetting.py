@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import SpecError
-from jobs import forgetting, specfile, train
+from jobs import data, forgetting, specfile, train
 from jobs.forgetting import Attempt, Forgetting, Measured, Recipe
+from jobs.pipeline import Place
 from jobs.spec import RetrainSpec, Spec
+from tests import tiny
 
 LOSSES = st.floats(-1, 1, allow_nan=False)
 REMEDIES = st.lists(st.sampled_from(["blend", "replay", "ewc"]), unique=True)
@@ -79,6 +83,27 @@ def test_it_is_plain_json() -> None:
         "ewc_lambda": 0,
         "blend": 1,
     }
+
+
+@pytest.mark.parametrize("times", [0, 0.25, 1, 2])
+def test_old_rows_come_back_as_often_as_the_recipe_says(spec: Spec, place: Place, times: float) -> None:
+    old = data.prepare(spec, place.storage)
+    new = data.extend(spec, place.storage, old, pd.DataFrame(tiny.rows(60, seed=9)))
+    rows = train.work(spec, new, place.storage, Path("x"), Recipe("x", times)).train
+    before = old.rows(place.storage, "train")["text"]
+    assert rows["text"].isin(before).sum() == round(times * len(before))
+    assert (~rows["text"].isin(before)).sum() == new.size("train") - old.size("train")
+    assert rows["text"].value_counts().max() == max(1, times)
+
+
+def test_a_recipe_that_holds_weights_takes_old_rows_to_judge_them_by(spec: Spec, place: Place) -> None:
+    old = data.prepare(spec, place.storage)
+    new = data.extend(spec, place.storage, old, pd.DataFrame(tiny.rows(60, seed=9)))
+    spec = spec.with_values({"retrain.ewc_rows": 30})
+    held = train.work(spec, new, place.storage, Path("x"), Recipe("x", 0, ewc_lambda=5)).consolidation
+    assert held is not None
+    assert (held.strength, len(held.rows)) == (5, 30)
+    assert held.rows["text"].isin(old.rows(place.storage, "train")["text"]).all()
 
 
 def test_a_remedy_named_twice_is_refused(spec: Spec) -> None:

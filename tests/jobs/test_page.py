@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from cluster.errors import UserError
 from jobs import page
 
 
@@ -40,3 +41,8 @@ def test_a_page_stands_alone_and_runs_nothing(tmp_path: Path) -> None:
     assert "<title>&lt;T&gt;</title>" in made
     assert "<script>" not in made
     assert "<td>2</td>" in made
+
+
+def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written: No such file or directory"):
+        page.write(tmp_path / "nowhere" / "card.html", "")

@@ -26,7 +26,7 @@ def test_time_is_that_of_the_past_run_most_like_this_one(spec: Spec) -> None:
     runs = [past(spec, 10, workers="8"), past(spec, 20), past(spec, 30), past(spec, 40, base_model="other")]
     found = plan.duration(spec, 100, runs)
     assert found == plan.Duration(100 * spec.training.epochs / 20, 20, "run-20", ())
-    assert plan.duration(spec, 100, [*runs[3:], runs[0]]).unlike == ("workers",)
+    assert plan.duration(spec, 100, [*runs[3:], runs[0]]).unlike == ("number of workers",)
 
 
 def test_without_a_usable_past_run_no_time_is_told(spec: Spec) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cluster.errors import DataError
+from cluster.registry import ModelVersion
 from cluster.tracking import Tracker
 from jobs import data, pipeline, reproduce
 from jobs.pipeline import Place
@@ -47,13 +49,19 @@ def test_it_is_reproduced_within_the_tolerance(scores: float, tolerance: float, 
 
 @pytest.mark.ray
 def test_a_version_and_its_retraining_come_out_to_the_last_bit(ray_session: str, spec: Spec, place: Place) -> None:
-    spec = spec.with_values({"training.epochs": 3, "method.dropout": 0.2, "evaluation.max_loss_on_old": 1.0})
+    # Old words come to mean the opposite and only new rows are trained on: what is published is a blend.
+    changes = {"method.dropout": 0.2, "evaluation.max_loss_on_old": 0.05, "retrain.replay": 0, "retrain.blend": 0.1}
+    spec = spec.with_values({**changes, "retrain.remedies": ["blend"]})
     dataset = data.prepare(spec, place.storage)
     first = pipeline.train_and_publish(spec, dataset, place).version
-    feedback = pd.DataFrame(tiny.rows(60, seed=1))[["text", "label"]]
+    opposite = {"positive": "negative", "negative": "positive"}
+    feedback = pd.DataFrame([{**row, "label": opposite[row["label"]]} for row in tiny.rows(90, seed=4)])
     extended = data.extend(spec, place.storage, dataset, feedback)
     start = place.registry.download(first)
-    second = pipeline.train_and_publish(spec, extended, place, start=start, parent=first).version
+    retrained = pipeline.train_and_publish(spec, extended, place, start=start, parent=first)
+    second, forgotten = retrained.version, retrained.forgetting
+    assert forgotten is not None
+    assert forgotten.attempts[forgotten.published].recipe.blend == 0.1
     for version in (first, second):
         made = reproduce.reproduce(reproduce.origin(place, version), version, place)
         assert (made.largest, made.weights) == (0, 0)
@@ -80,9 +88,10 @@ def test_a_version_whose_dataset_has_changed_cannot_be_reproduced(spec: Spec, pl
         "dataset": {"name": "tiny", "version": dataset.version},
     }
     (tmp_path / "manifest.json").write_text(json.dumps(tree))
-    version = place.registry.register("tiny", "", tmp_path.as_uri(), {})
-    assert reproduce.origin(place, version).data == dataset
+    version = ModelVersion("tiny", 1, "", "", {}, (), 0.0)
+    here = SimpleNamespace(storage=place.storage, registry=SimpleNamespace(download=lambda _: tmp_path))
+    assert reproduce.origin(here, version).data == dataset
     rows = place.storage.read_parquet(f"{dataset.place}/train.parquet")
     place.storage.write_parquet(f"{dataset.place}/train.parquet", rows.slice(1))
     with pytest.raises(DataError, match="is not what it was"):
-        reproduce.origin(place, version)
+        reproduce.origin(here, version)

@@ -123,7 +123,11 @@ def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, tex
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("wide.csv", b"text,label\na,b\nc,d,e,f\ng,h,i\n", "row 2 column 3: 'e' is beyond the 2 columns, row 3 column 3"),
+        (
+            "wide.csv",
+            b"text,label\na,b\nc,d,e,f\ng,h,i\n",
+            "row 2 column 3: 'e' is beyond the 2 columns, row 3 column 3",
+        ),
         ("shifted.csv", b"text,label\na,x,\nb,y,\n", "row 1 column 3: '' is beyond the 2 columns, row 2"),
         ("latin.csv", b"text,label\nsch\xf6n,b\nx,\xff\n", "line 2 byte 4: 0xf6 is not UTF-8, line 3 byte 3: 0xff"),
         ("torn.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"\n' * 12, "and 2 more"),

@@ -212,6 +212,7 @@ def test_a_published_version_has_all_its_files_and_learned_something(
         "scorecard.json",
         "robustness.json",
         "footprint.json",
+        "curve.json",
         "pictures",
         "card.md",
         "card.html",
