@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from .predictor import Output
+if TYPE_CHECKING:  # torch is behind it, and monitoring judges footprints
+    from .predictor import Output
 
 T = TypeVar("T")
 

@@ -60,7 +60,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         ({"data.split": {"by": "group"}}, tiny.rows(40), "split.by: group needs data.group"),
         ({}, [], "has no rows"),
         ({"data.labels": None}, ONE_CLASS, "has only the label 'positive'"),
-        ({"evaluation.anchor": "/no/such/anchor.csv"}, tiny.rows(40), "evaluation.anchor /no/such/anchor.csv: no such file"),
+        (
+            {"evaluation.anchor": "/no/such/anchor.csv"},
+            tiny.rows(40),
+            "evaluation.anchor /no/such/anchor.csv: no such file",
+        ),
         ({"training.max_length": 4096}, tiny.rows(40), "training.max_length 4096: is more than the base model's"),
     ],
     ids=[
