@@ -50,8 +50,8 @@ class SplitSpec(Part):
     )
     folds: PositiveInt = Field(
         3,
-        description="split.by: rolling cuts time into folds + 2 equal blocks; fold k trains on the first k, validates on "
-        "the next and tests on the one after. The shares do not count.",
+        description="split.by: rolling cuts time into folds + 2 equal blocks; fold k trains on the first k, validates "
+        "on the next and tests on the one after. The shares do not count.",
     )
     fold: PositiveInt | None = Field(None, description="Which fold (split.by: rolling); the last when not given.")
 
@@ -108,7 +108,8 @@ class DataSpec(Part):
     )
     pii: Literal["keep", "mask"] = Field(
         "keep",
-        description="mask: emails, phone and card numbers become `<EMAIL>`, `<PHONE>`, `<CARD>` before anything is kept.",
+        description="mask: emails, phone and card numbers become `<EMAIL>`, `<PHONE>`, `<CARD>` before anything is "
+        "kept.",
     )
     phone_region: str = Field(
         "US", pattern="^[A-Z]{2}$", description="Country whose phone numbers are known without +CODE in front."
