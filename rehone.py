@@ -380,7 +380,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show which words speak for a label, by integrated gradients. Needs no server."""
-    from jobs import dataset, faithfulness, highlight
+    from jobs import dataset, faithfulness, highlight, page
     from jobs.predictor import Predictor
 
     if bool(inputs) == (check is not None):
@@ -395,7 +395,7 @@ def explain(
         return
     found = [model.explain(text, label, steps) for text in inputs or []]
     if html is not None:
-        highlight.write(html, found)
+        page.write(html, highlight.page(found))
     text = highlight.coloured(found) if sys.stdout.isatty() else highlight.plain(found)
     _answer({"version": version.version, "explanations": found}, json, text)
 

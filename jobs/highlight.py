@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from html import escape
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
-
-from cluster.errors import UserError
 
 from .explain import Explanation, Word
 from .faithfulness import Faithfulness
@@ -57,14 +54,6 @@ def _words(made: Explanation) -> str:
 def page(found: Sequence[Explanation]) -> str:
     """A whole HTML page that needs nothing else."""
     return _PAGE.format(parts="\n".join(map(_part, found)))
-
-
-def write(path: Path, found: Sequence[Explanation]) -> None:
-    """Raises UserError when the page cannot be written there."""
-    try:
-        path.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from None
 
 
 def faithfulness(made: Faithfulness) -> str:

@@ -187,8 +187,3 @@ def test_words_that_are_cut_are_gone(made: Explanation) -> None:
     left = faithfulness.without(made.text, made.words)
     kept = "".join(c for i, c in enumerate(made.text) if not any(w.start <= i < w.end for w in made.words))
     assert left == " ".join(kept.split())
-
-
-def test_a_page_that_cannot_be_written_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"page\.html: cannot be written: No such file"):
-        highlight.write(tmp_path / "no" / "page.html", [])
