@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cluster.console import say
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("read and clean", "embeddings", "language and length", "neighbours", "labels", "findings")
 DATALAB_ROWS = 20_000  # it builds an exact graph of all rows
@@ -45,7 +47,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         model = base_model(Path(folder) / "model", chosen.layers)
-        table = [line for rows in chosen.rows for line in [measured(rows, Path(folder), model, chosen)]]
+        table = [measured(rows, Path(folder), model, chosen) for rows in chosen.rows]
     from jobs import show
 
     stages = ["read", "embed", "text", "neighb.", "labels", "find"]
@@ -62,7 +64,7 @@ def measured(rows: int, folder: Path, model: Path, chosen: argparse.Namespace) -
         if rows <= DATALAB_ROWS:
             peers.append(alone(folder, "0", chosen.ray_rows))
     ratios = [peer["seconds"] / run["compared"] for run, peer in zip(runs, peers, strict=False)]
-    return [
+    line = [
         f"{rows:,}",
         *(f"{statistics.median(run['seconds'][stage] for run in runs):.1f}" for stage in STAGES),
         spread([rows / sum(run["seconds"].values()) for run in runs], 0),
@@ -71,6 +73,8 @@ def measured(rows: int, folder: Path, model: Path, chosen: argparse.Namespace) -
         spread(ratios, 2) if ratios else "not run",
         spread([peer["peak"] for peer in peers], 0) if peers else "not run",
     ]
+    say("  ".join(line))  # a larger size takes minutes more, and may not end
+    return line
 
 
 def spread(values: list[float], digits: int) -> str:
