@@ -194,7 +194,7 @@ class TrainingSpec(Part):
     evaluations_per_epoch: PositiveInt = Field(2, description="How often validation loss is measured.")
     patience: PositiveInt = Field(3, description="Evaluations without a better validation loss before stopping.")
     max_failures: int = Field(1, ge=0, description="Times a lost worker group is started again from its checkpoint.")
-    seed: int = 0
+    seed: int = Field(0, description="Of splits, new weights, the order of rows and the points of a sweep.")
 
 
 class ScalingSpec(Part):
