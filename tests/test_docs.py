@@ -15,6 +15,7 @@ from jobs import reference, specfile
 from tests.test_rehone import VERBS
 
 ROOT = Path(__file__).parents[1]
+OURS = ("cluster", "jobs", "serve", "monitoring", "examples", "bench", "tests", "docs", "k8s")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 ARROW = re.compile(r'^    (\S+) -- "(\S+)" --> (\S+)$', re.MULTILINE)
 TEXTS = {path.relative_to(ROOT): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
@@ -53,7 +54,7 @@ def test_the_spec_reference_is_current() -> None:
 def test_every_verb_that_a_document_types_exists(path: Path) -> None:
     typed = set(re.findall(r"^ {4}rehone ([a-z]+)", TEXTS[path], re.MULTILINE))
     typed |= set(re.findall(r"`rehone ([a-z]+)[^`]*`", TEXTS[path]))
-    assert typed <= set(VERBS)
+    assert typed <= {command.split()[0] for command in VERBS}
 
 
 @pytest.mark.parametrize("path", TEXTS)
@@ -64,8 +65,8 @@ def test_every_file_that_a_document_links_exists(path: Path) -> None:
 
 def test_every_folder_in_the_readme_exists() -> None:
     named = re.findall(r"^\| `([a-z0-9/.]+)` \|", TEXTS[Path("README.md")], re.MULTILINE)
-    assert len(named) == 9
-    assert all((ROOT / name).exists() for name in named)
+    folders = {f"{path.name}/" for path in ROOT.iterdir() if path.is_dir()} & {f"{name}/" for name in OURS}
+    assert set(named) == folders | {"rehone.py"}
 
 
 def test_examples_are_short_and_valid() -> None:

@@ -37,6 +37,9 @@ VERBS = [
     "retrain",
     "status",
     "demo",
+    "data list",
+    "data show",
+    "data diff",
 ]
 
 
@@ -57,7 +60,7 @@ def spec_file(spec: Spec, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example_and_json(verb: str) -> None:
-    said = invoke(verb, "--help").stdout
+    said = invoke(*verb.split(), "--help").stdout
     assert f"Example: rehone {verb}" in " ".join(said.split())
     assert "--json" in said
 
