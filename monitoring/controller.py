@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cluster.console import say
@@ -66,22 +68,36 @@ def serve(
     ready: Callable[[Endpoint], None],
     decided: Callable[[Decision], None] | None,
 ) -> None:
-    """Serve until interrupted, then drain. With `decided` the watch runs beside it. Ray must be connected."""
+    """Serve until Ctrl-C or SIGTERM, then drain. With `decided` the watch runs beside it.
+
+    Ray must be connected, and this must be the main thread.
+    """
     from serve import rollout
 
     where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address)
     endpoint.record(place.storage, where)
     ready(where)
-    ended = threading.Event()
     try:
-        if decided is not None and address is not None:
-            watch(spec, place, address, decided, ended)
-        ended.wait()
-    except KeyboardInterrupt:
+        with _signalled() as ended:
+            if decided is not None and address is not None:
+                watch(spec, place, address, decided, ended)
+            ended.wait()
         say("draining")
     finally:
         endpoint.forget(place.storage, spec.name)
         rollout.stop()
+
+
+@contextmanager
+def _signalled() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, also where a shell has started this in the background, deaf to Ctrl-C."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def retrained(spec: Spec, place: Place) -> bool:
