@@ -62,10 +62,12 @@ def init(
 @app.command(epilog="Example: `rehone check examples/sentiment.yaml --set training.learning_rate=2e-4`")
 def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
     """Validate spec, data and base model. Starts nothing, writes nothing."""
-    from jobs import anchor, data, model
+    from jobs import model
+    from jobs.data import preparation
+    from jobs.forgetting import anchor
 
     loaded = _spec(spec, set_)
-    rows = data.check(loaded)
+    rows = preparation.check(loaded)
     anchor.check(loaded)
     model.check(loaded.base_model, loaded.training.max_length)
     counts = {str(k): int(v) for k, v in rows["split"].value_counts().items()}
@@ -78,13 +80,13 @@ def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
 @app.command(epilog="Example: `rehone plan examples/sentiment.yaml --set method.name=full`")
 def plan(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
     """Advice, memory by method and ZeRO stage, time and money, before anything runs. Starts nothing."""
-    from jobs import plan as plan_
-    from jobs import show_plan
+    from jobs.plan import plan as plan_
+    from jobs.plan import show
 
     made = plan_.make(_spec(spec, set_), Settings.from_environment())
-    _answer(made, json, show_plan.plan(made))
+    _answer(made, json, show.plan(made))
     if not made.fits:
-        raise UserError("it does not fit", where=str(spec), mend=show_plan.mend(made))
+        raise UserError("it does not fit", where=str(spec), mend=show.mend(made))
 
 
 @app.command(epilog="Example: `rehone schema > rehone.schema.json`")
@@ -112,13 +114,14 @@ def prepare(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *
 @app.command(epilog="Example: `rehone audit examples/sentiment.yaml`")
 def audit(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
     """Look for duplicates, leaks, wrong labels, outliers, personal data; write a report and the labels to check."""
-    from jobs import audit as audit_
-    from jobs import model, show_audit
+    from jobs import model
+    from jobs.audit import audit as audit_
+    from jobs.audit import show
 
     loaded = _spec(spec, _corrected(set_, corrections))
     model.check(loaded.base_model, loaded.training.max_length)
     made = audit_.run(loaded, Settings.from_environment())
-    _answer(made, json, show_audit.audit(made))
+    _answer(made, json, show.audit(made))
     if made.leaks:
         raise DataError(f"{made.leaks} rows leak between splits", where=f"{made.place}/report.html")
 
@@ -130,19 +133,19 @@ def data_list(
     json: Json = False,
 ) -> None:
     """List dataset versions, oldest first."""
-    from jobs import dataset, show_data
+    from jobs.data import dataset, show
 
     found = dataset.versions(_storage(), name)
-    _answer(found, json, show_data.versions(found))
+    _answer(found, json, show.versions(found))
 
 
 @data_app.command("show", epilog="Example: `rehone data show sentiment/3f2a9c`")
 def data_show(version: DataVersion, *, json: Json = False) -> None:
     """One version: rows, what was dropped, where it comes from, which runs used it, whether it is intact."""
-    from jobs import lineage, show_data
+    from jobs.data import lineage, show
 
     found = lineage.trace(version, Settings.from_environment())
-    _answer(found, json, show_data.version(found))
+    _answer(found, json, show.version(found))
 
 
 @data_app.command("diff", epilog="Example: `rehone data diff sentiment/3f2a9c sentiment/81b0d4`")
@@ -154,12 +157,12 @@ def data_diff(
     json: Json = False,
 ) -> None:
     """Rows added, removed, relabelled and moved between two versions; labels and lengths side by side."""
-    from jobs import compare, dataset, show_data
+    from jobs.data import compare, dataset, show
 
     storage = _storage()
     a, b = dataset.find(storage, before), dataset.find(storage, after)
     found = compare.compare(a.all_rows(storage), b.all_rows(storage))
-    _answer(found, json, show_data.difference(a, b, found, rows))
+    _answer(found, json, show.difference(a, b, found, rows))
 
 
 @app.command(epilog="Example: `rehone tune examples/sentiment.yaml --set sweep.trials=8`")
@@ -213,8 +216,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a version on the untouched test split of its dataset: metrics, slices, calibration, robustness, cost."""
-    from jobs import dataset, show_scorecard
-    from jobs import evaluate as evaluate_
+    from jobs.data import dataset
+    from jobs.evaluation import evaluate as evaluate_
+    from jobs.evaluation import show
     from jobs.predictor import Predictor
 
     loaded, place = _spec(spec, set_), _place()
@@ -224,7 +228,7 @@ def evaluate(
     predictor = Predictor.load(folder)
     rows = evaluate_.answers(predictor, data, place.storage, loaded.evaluation)
     made = evaluate_.evaluate(rows, predictor, folder, data.labels, loaded.evaluation)
-    _answer({"version": version.version, **made.to_dict()}, json, show_scorecard.evaluation(made))
+    _answer({"version": version.version, **made.to_dict()}, json, show.evaluation(made))
 
 
 @app.command(epilog="Example: `rehone card examples/sentiment.yaml --html card.html`")
@@ -238,8 +242,8 @@ def card(
 ) -> None:
     """Print a version's model card: use, data, method, Scorecard, slices, verdict, lineage, carbon and cost."""
     from cluster.tracking import Tracker
-    from jobs import card as card_
-    from jobs import facts, page
+    from jobs.card import card as card_
+    from jobs.card import facts, page
     from monitoring import history
 
     loaded, place = _spec(spec, set_), _place()
@@ -380,7 +384,9 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show which words speak for a label, by integrated gradients. Needs no server."""
-    from jobs import dataset, faithfulness, highlight, page
+    from jobs.card import page
+    from jobs.data import dataset
+    from jobs.explain import faithfulness, highlight
     from jobs.predictor import Predictor
 
     if bool(inputs) == (check is not None):
@@ -487,10 +493,12 @@ def _corrected(overrides: list[str] | None, corrections: Path | None) -> list[st
 
 def _checked(path: Path, overrides: list[str] | None) -> Spec:
     """Spec, data and base model validated before Ray starts."""
-    from jobs import anchor, data, model
+    from jobs import model
+    from jobs.data import preparation
+    from jobs.forgetting import anchor
 
     spec = _spec(path, overrides)
-    data.check(spec)
+    preparation.check(spec)
     anchor.check(spec)
     model.check(spec.base_model, spec.training.max_length)
     return spec

@@ -92,10 +92,11 @@ def alone(folder: Path, rows: str, ray_rows: int) -> dict[str, Any]:
 
 def ours(folder: Path, ray_rows: int) -> dict[str, Any]:
     from cluster.settings import Settings
-    from jobs import audit, audit_labels, specfile
+    from jobs import specfile
+    from jobs.audit import audit, labels
 
     spec = specfile.load(folder / "spec.yaml", [f"audit.ray_rows={ray_rows}"])
-    kept, fit = {}, audit_labels.out_of_sample
+    kept, fit = {}, labels.out_of_sample
 
     def timed(vectors: Any, *rest: Any) -> Any:
         began = time.monotonic()
@@ -106,7 +107,7 @@ def ours(folder: Path, ray_rows: int) -> dict[str, Any]:
         return kept["chances"]
 
     start = peak()
-    audit_labels.out_of_sample = timed
+    labels.out_of_sample = timed
     made = audit.run(spec, Settings(storage=str(folder / "store")))
     compared = made.seconds["neighbours"] + made.seconds["labels"] - kept["fit"]
     return {"seconds": dict(made.seconds), "compared": compared, "peak": peak(), "start": start}

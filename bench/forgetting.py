@@ -30,7 +30,7 @@ from cluster.console import say
 from cluster.session import prepare_environment
 from examples import sentiment_data
 from jobs import loop, model, show, specfile, tune
-from jobs.ewc import Consolidation
+from jobs.forgetting.ewc import Consolidation
 from jobs.loop import Work
 from jobs.predictor import Predictor
 from jobs.spec import Spec

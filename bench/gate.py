@@ -23,10 +23,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportions_ztest
 
 from jobs import model
-from jobs.footprint import Ratios
+from jobs.evaluation.footprint import Ratios
+from jobs.evaluation.slices import BY
 from jobs.predictor import Predictor
 from jobs.show import table
-from jobs.slices import BY
 from jobs.spec import EvaluationSpec
 from monitoring import gate
 

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from cluster.session import prepare_environment
-from jobs import batches, loop, model, plan, shapes
+from jobs import batches, loop, model
+from jobs.plan import plan, shapes
 from jobs.show import table
 from jobs.spec import Spec
 from jobs.zero import STAGES

@@ -23,7 +23,7 @@ from cluster.registry import CHAMPION
 from cluster.session import connect
 from cluster.settings import Settings
 from jobs import pipeline, show, specfile
-from jobs.clean import normalise
+from jobs.data.clean import normalise
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import controller, promotion

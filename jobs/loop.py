@@ -19,9 +19,11 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
-from . import batches, ewc, model, zero
+from jobs.forgetting import ewc
+from jobs.forgetting.ewc import Consolidation, Hold
+
+from . import batches, model, zero
 from .batches import Encoded
-from .ewc import Consolidation, Hold
 from .spec import Spec
 
 

@@ -13,9 +13,11 @@ from cluster.session import require
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Run, Tracker
+from jobs.data import preparation
+from jobs.data.dataset import DatasetVersion
+from jobs.forgetting import attempts
 
-from . import attempts, data, train, tune
-from .dataset import DatasetVersion
+from . import train, tune
 from .provenance import code_version
 from .publish import Published, publish
 from .spec import Spec
@@ -37,7 +39,7 @@ class Place:
 
 def prepare(spec: Spec, place: Place) -> DatasetVersion:
     """Write the spec's dataset version. Raises DataError."""
-    return data.prepare(spec, place.storage)
+    return preparation.prepare(spec, place.storage)
 
 
 def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:

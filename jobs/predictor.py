@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import batches, explain, model
-from .explain import Explanation
+from jobs.explain import explain
+from jobs.explain.explain import Explanation
+
+from . import batches, model
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,20 @@ import pandas as pd
 from cluster.registry import ModelVersion, Registry
 from cluster.storage import Storage
 from cluster.tracking import Run
+from jobs.card import card as card_
+from jobs.card import facts
+from jobs.data.dataset import DatasetVersion
+from jobs.data.split import TRAIN
+from jobs.evaluation import evaluate, plot
+from jobs.evaluation.evaluate import Evaluation
+from jobs.evaluation.scorecard import Scorecard
+from jobs.forgetting.forgetting import Forgetting
 
-from . import card as card_
-from . import evaluate, facts, model, plot
-from .dataset import DatasetVersion
-from .evaluate import Evaluation
-from .forgetting import Forgetting
+from . import curve as curve_
+from . import model
 from .predictor import Predictor
 from .provenance import provenance
-from .scorecard import Scorecard
 from .spec import Spec
-from .split import TRAIN
 from .vocabulary import vocabulary
 
 _GOLDEN_ROWS = 8
@@ -117,7 +120,7 @@ def assemble(
     made = evaluate.evaluate(rows, Predictor.load(folder), folder, data.labels, spec.evaluation)
     _keep(folder, made)
     _write(folder / "curve.json", list(curve))
-    plot.learning_curve(curve, folder / "pictures" / "learning-curve.png")
+    curve_.draw(curve, folder / "pictures" / "learning-curve.png")
     rows.to_parquet(folder / "reference.parquet", index=False)
     _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["text"]))
     _write(folder / "golden.json", _golden(predictor, rows))

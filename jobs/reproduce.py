@@ -20,10 +20,12 @@ from cluster.console import say
 from cluster.errors import DataError
 from cluster.registry import ModelVersion
 from cluster.session import require
+from jobs.data import dataset
+from jobs.data.dataset import DatasetVersion
+from jobs.forgetting import attempts
+from jobs.forgetting.forgetting import Recipe
 
-from . import attempts, dataset, pipeline, publish, train
-from .dataset import DatasetVersion
-from .forgetting import Recipe
+from . import pipeline, publish, train
 from .pipeline import Place
 from .provenance import differences
 from .show import table

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.registry import ModelVersion
+from jobs.data.dataset import DatasetVersion
+from jobs.data.split import SPLITS
+from jobs.forgetting.forgetting import Forgetting
 
-from .dataset import DatasetVersion
-from .forgetting import Forgetting
-from .split import SPLITS
 from .tune import Swept
 
 

@@ -17,14 +17,15 @@ from cluster.console import Meter, meter, say
 from cluster.errors import SpecError, TrainingError
 from cluster.storage import Storage
 from cluster.tracking import Run
+from jobs.data.dataset import NEW, OLD, DatasetVersion
+from jobs.data.split import TRAIN, VALIDATION
+from jobs.forgetting.ewc import Consolidation
+from jobs.forgetting.forgetting import EWC, Recipe
+from jobs.plan import shapes
 
-from . import balance, loop, shapes, zero
-from .dataset import NEW, OLD, DatasetVersion
-from .ewc import Consolidation
-from .forgetting import EWC, Recipe
+from . import balance, loop, zero
 from .loop import Work
 from .spec import Spec
-from .split import TRAIN, VALIDATION
 
 CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from jobs.dataset import NEW, OLD
-from jobs.footprint import Ratios
+from jobs.data.dataset import NEW, OLD
+from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec
 
 from . import harm, paired

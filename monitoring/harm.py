@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from jobs import slices as slices_
-from jobs.footprint import Ratios
+from jobs.evaluation import slices as slices_
+from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec
 
 from . import paired

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cluster.registry import ModelVersion
-from jobs.facts import Told
+from jobs.card.facts import Told
 from jobs.pipeline import Place
 from jobs.publish import manifest
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.metrics import METRICS
+from jobs.evaluation.metrics import METRICS
 
 Labels = NDArray[np.str_]
 

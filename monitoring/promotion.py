@@ -10,7 +10,7 @@ import pandas as pd
 
 from cluster.registry import CHAMPION, ModelVersion
 from cluster.tracking import Tracker
-from jobs import footprint
+from jobs.evaluation import footprint
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.publish import Published

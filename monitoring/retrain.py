@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.console import say
-from jobs import data, dataset, pipeline
-from jobs.dataset import DatasetVersion
+from jobs import pipeline
+from jobs.data import dataset, preparation
+from jobs.data.dataset import DatasetVersion
 from jobs.pipeline import Place
 from jobs.publish import Published, manifest
 from jobs.spec import Spec
@@ -32,7 +33,7 @@ def retrain(spec: Spec, place: Place) -> Retrained:
     folder = place.registry.download(champion)
     old = dataset.read(place.storage, spec.name, champion.tags["dataset"])
     feedback = labelled(place.storage, spec.name, None)
-    new = data.extend(
+    new = preparation.extend(
         spec, place.storage, old, feedback.rename(columns={"input": "text", "true": "label"})[["text", "label"]]
     )
     say(f"dataset {new.version}: {new.source}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs import show, show_scorecard
+from jobs import show
+from jobs.evaluation import show as show_evaluation
 from jobs.publish import Published
 
 from .gate import Verdict
@@ -25,7 +26,7 @@ def published(made: Published, judged: Verdict) -> str:
     version = made.version
     head = f"{version.model} version {version.version}, run {version.run}"
     forgotten = [show.forgetting(made.forgetting)] if made.forgetting else []
-    return "\n\n".join([f"{head}\n{show_scorecard.evaluation(made.evaluation)}", *forgotten, verdict(judged)])
+    return "\n\n".join([f"{head}\n{show_evaluation.evaluation(made.evaluation)}", *forgotten, verdict(judged)])
 
 
 def decision(made: Decision) -> str:

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from cluster.errors import NotFoundError, RehoneError, UserError
-from jobs.explain import Explanation
+from jobs.explain.explain import Explanation
 
 from .predictions import Prediction
 from .service import NotReadyError, Service

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
-from jobs.explain import Explanation
+from jobs.explain.explain import Explanation
 from jobs.predictor import Output, Predictor
 
 TOLERANCE = 1e-3

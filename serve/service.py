@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import NotFoundError, RehoneError, UserError
-from jobs.explain import Explanation
+from jobs.explain.explain import Explanation
 from jobs.predictor import Output
 
 from .engine import Engine

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import data, loop, model, train
+from jobs import loop, model, train
 from jobs.balance import class_weights, oversample
+from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
@@ -62,7 +63,7 @@ def recall(spec: Spec, place: Place, balance: str) -> float:
     changed = spec.with_values(
         {**changes, "data.split.train": 0.5, "data.split.validation": 0.4, "data.split.test": 0.1}
     )
-    job = train.work(changed, data.prepare(changed, place.storage), place.storage)
+    job = train.work(changed, preparation.prepare(changed, place.storage), place.storage)
     with tempfile.TemporaryDirectory() as folder:
         kept, losses = Path(folder) / "kept", [float("inf")]
 
@@ -91,7 +92,7 @@ def test_losses_of_micro_batches_add_up_to_the_weighted_mean() -> None:
 
 
 def test_work_carries_the_remedy(spec: Spec, place: Place) -> None:
-    version = data.prepare(spec, place.storage)
+    version = preparation.prepare(spec, place.storage)
     counts = version.counts["train"]
     plain, weighted, repeated = (
         train.work(spec.with_values({"data.balance": balance}), version, place.storage)

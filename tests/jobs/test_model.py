@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import SpecError
-from jobs import data, model, train
+from jobs import model, train
+from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import MethodSpec, Spec
@@ -42,7 +43,7 @@ def test_a_module_that_does_not_exist_is_said(base_model: Path) -> None:
 
 
 def test_a_text_longer_than_the_model_is_refused_before_anything_is_loaded(spec: Spec, place: Place) -> None:
-    made = data.prepare(spec, place.storage)
+    made = preparation.prepare(spec, place.storage)
     assert train.stage(spec.with_values({"training.max_length": 64}), made).stage == 0
     with pytest.raises(SpecError, match=r"training\.max_length 65: is more than the base model's 64 positions"):
         train.stage(spec.with_values({"training.max_length": 65}), made)

@@ -14,7 +14,8 @@ import pytest
 from cluster.errors import DataError
 from cluster.registry import ModelVersion
 from cluster.tracking import Tracker
-from jobs import data, pipeline, reproduce
+from jobs import pipeline, reproduce
+from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.reproduce import Figure, Reproduction
 from jobs.spec import Spec
@@ -52,11 +53,11 @@ def test_a_version_and_its_retraining_come_out_to_the_last_bit(ray_session: str,
     # Old words come to mean the opposite and only new rows are trained on: what is published is a blend.
     changes = {"method.dropout": 0.2, "evaluation.max_loss_on_old": 0.05, "retrain.replay": 0, "retrain.blend": 0.1}
     spec = spec.with_values({**changes, "retrain.remedies": ["blend"]})
-    dataset = data.prepare(spec, place.storage)
+    dataset = preparation.prepare(spec, place.storage)
     first = pipeline.train_and_publish(spec, dataset, place).version
     opposite = {"positive": "negative", "negative": "positive"}
     feedback = pd.DataFrame([{**row, "label": opposite[row["label"]]} for row in tiny.rows(90, seed=4)])
-    extended = data.extend(spec, place.storage, dataset, feedback)
+    extended = preparation.extend(spec, place.storage, dataset, feedback)
     start = place.registry.download(first)
     retrained = pipeline.train_and_publish(spec, extended, place, start=start, parent=first)
     second, forgotten = retrained.version, retrained.forgetting
@@ -81,7 +82,7 @@ def test_arrays_of_the_same_shapes_are_compared_and_others_differ_without_end() 
 
 
 def test_a_version_whose_dataset_has_changed_cannot_be_reproduced(spec: Spec, place: Place, tmp_path: Path) -> None:
-    dataset = data.prepare(spec, place.storage)
+    dataset = preparation.prepare(spec, place.storage)
     tree = {
         "spec": spec.model_dump(mode="json"),
         "parent": None,

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from cluster.registry import ModelVersion
-from jobs import data, show
+from jobs import show
+from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.tune import Swept, Trial
@@ -21,7 +22,7 @@ def body(text: str) -> list[list[str]]:
 
 
 def test_a_dataset_counts_its_rows_and_what_was_dropped(spec: Spec, place: Place) -> None:
-    made = data.prepare(spec, place.storage)
+    made = preparation.prepare(spec, place.storage)
     text = show.dataset(made)
     for split in ("train", "validation", "test"):
         counts = [*made.counts[split].values(), made.size(split)]

@@ -15,7 +15,8 @@ import pytest
 
 from cluster.errors import TrainingError
 from cluster.tracking import Tracker
-from jobs import batches, data, model, pipeline, train, tune
+from jobs import batches, model, pipeline, train, tune
+from jobs.data import preparation
 from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.ray
 
 
 def fit(spec: Spec, place: Place) -> Trained:
-    job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+    job = train.work(spec, preparation.prepare(spec, place.storage), place.storage)
     with Tracker(place.settings, spec.name).run("train", {}, {}) as run:
         return train.fit(job, place.storage, run)
 
@@ -87,7 +88,7 @@ def test_every_zero_stage_trains_as_a_bare_loop_does(
     config.write_text(json.dumps(json.loads(kept) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     try:
         spec = spec.with_values({**changes, "training.evaluations_per_epoch": 7})
-        job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+        job = train.work(spec, preparation.prepare(spec, place.storage), place.storage)
         expected = plain_losses(spec, job)
         trained = fit(spec, place)
     finally:
@@ -102,7 +103,7 @@ def test_every_zero_stage_trains_as_a_bare_loop_does(
 
 def test_a_killed_worker_costs_nothing_but_time(ray_session: str, spec: Spec, place: Place, monkeypatch) -> None:
     spec = spec.with_values({"training.epochs": 12, "training.patience": 100, "training.learning_rate": 0.002})
-    job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+    job = train.work(spec, preparation.prepare(spec, place.storage), place.storage)
     killed = threading.Event()
     with Tracker(place.settings, spec.name).run("train", {}, {}) as run:
 
@@ -154,7 +155,7 @@ def test_training_that_diverges_stops_at_once_and_says_so(ray_session: str, spec
 
 def test_a_bug_in_a_worker_ends_in_one_line(ray_session: str, spec: Spec, place: Place, tmp_path: Path) -> None:
     spec = spec.with_values({"training.max_failures": 0})
-    job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+    job = train.work(spec, preparation.prepare(spec, place.storage), place.storage)
     broken = Work(**{**vars(job), "start": str(tmp_path / "nowhere")})
     with (
         pytest.raises(TrainingError, match="training failed") as caught,
@@ -170,7 +171,7 @@ def test_a_sweep_gives_back_what_it_took(ray_session: str, spec: Spec, place: Pl
     search = {"training.learning_rate": {"loguniform": [1e-3, 3e-2]}, "method.rank": {"choice": [2, 4]}}
     spec = spec.with_values({"sweep.trials": 4, "sweep.search": search, "sweep.share": 0.5})
     before = ray.available_resources()["CPU"]
-    best, swept = pipeline.tune_spec(spec, data.prepare(spec, place.storage), place)
+    best, swept = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)
     assert len(swept.trials) == 4
     assert {t.epochs for t in swept.trials if t.status == "finished"} == {spec.sweep.epochs}
     assert all(spec.sweep.grace_epochs <= t.epochs < spec.sweep.epochs for t in swept.trials if t.status == "stopped")
@@ -190,7 +191,7 @@ def test_a_failed_trial_is_kept_with_its_values_and_its_reason(ray_session: str,
         "training.learning_rate": {"choice": [0.01]},
     }
     failing = spec.with_values({"sweep.trials": 1, "sweep.search": search})
-    job = train.work(spec, data.prepare(spec, place.storage), place.storage)
+    job = train.work(spec, preparation.prepare(spec, place.storage), place.storage)
     with Tracker(place.settings, spec.name).run("sweep", {}, {}) as run:
         swept = tune.sweep(Work(**{**vars(job), "spec": failing}), place.storage, run)
     (trial,) = swept.trials
@@ -202,7 +203,7 @@ def test_a_failed_trial_is_kept_with_its_values_and_its_reason(ray_session: str,
 def test_a_published_version_has_all_its_files_and_learned_something(
     ray_session: str, spec: Spec, place: Place
 ) -> None:
-    dataset = data.prepare(spec, place.storage)
+    dataset = preparation.prepare(spec, place.storage)
     published = pipeline.train_and_publish(spec, dataset, place)
     folder = place.registry.download(published.version)
     assert {path.name for path in folder.iterdir()} == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from jobs.slices import BY
+from jobs.evaluation.slices import BY
 
 
 def planted(both: int, won: int, lost: int, neither: int = 0, part: str = "old", **columns: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.footprint import Ratios
+from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec
 from monitoring import gate
 from monitoring.gate import Verdict

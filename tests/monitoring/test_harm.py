@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.footprint import Ratios
-from jobs.slices import BY
+from jobs.evaluation.footprint import Ratios
+from jobs.evaluation.slices import BY
 from jobs.spec import EvaluationSpec
 from monitoring import harm
 

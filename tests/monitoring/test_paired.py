@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from jobs.metrics import METRICS
+from jobs.evaluation.metrics import METRICS
 from monitoring import paired
 from monitoring.paired import Compared, compare
 

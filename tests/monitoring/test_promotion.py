@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from cluster.tracking import Tracker
-from jobs import batches, data, model, publish, train
-from jobs.dataset import DatasetVersion
+from jobs import batches, model, publish, train
+from jobs.data import preparation
+from jobs.data.dataset import DatasetVersion
+from jobs.data.split import TRAIN
 from jobs.pipeline import Place
 from jobs.publish import Published
 from jobs.spec import Spec
-from jobs.split import TRAIN
 from monitoring import promotion, show
 from monitoring.journal import Journal
 
@@ -65,7 +66,7 @@ def published(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path) -
 def test_a_better_version_replaces_the_first_and_the_same_again_does_not(
     whole: Spec, place: Place, tmp_path: Path
 ) -> None:
-    dataset = data.prepare(whole, place.storage)
+    dataset = preparation.prepare(whole, place.storage)
     poor, good = (trained(whole, dataset, place, tmp_path / str(n), n) for n in (0, 4))
     verdicts = [
         promotion.settle(whole, place, made := published(whole, dataset, place, folder))

@@ -4,7 +4,7 @@ import dataclasses
 
 import pandas as pd
 
-from jobs.footprint import Ratios
+from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec
 from monitoring import gate, show
 

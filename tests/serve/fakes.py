@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.registry import CHAMPION, PREVIOUS, ModelVersion
-from jobs.explain import Explanation, Word
+from jobs.explain.explain import Explanation, Word
 from jobs.predictor import Output
 
 LABELS = ("negative", "positive")

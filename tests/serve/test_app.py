@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.explain import Explanation
+from jobs.explain.explain import Explanation
 from serve import app
 from serve.engine import Engine
 from serve.predictions import FEEDBACK, PREDICTIONS

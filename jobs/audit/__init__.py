@@ -1,0 +1,1 @@
+"""The quality audit of a dataset."""

@@ -1,0 +1,1 @@
+"""Data: from a source to an immutable dataset version."""

@@ -1,0 +1,54 @@
+"""Rows as they come in, before any is judged: personal data found and masked, hand-made corrections applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from jobs.spec import DataSpec
+
+from . import corrections, pii, source
+from .clean import check_labels
+
+
+@dataclass(frozen=True)
+class Intake:
+    """`rows` as `source.load` gives them; `dropped` by corrections, with `reason`; `personal`: row numbers by kind.
+
+    `corrections` is the hash of what was corrected.
+    """
+
+    rows: pd.DataFrame
+    dropped: pd.DataFrame
+    labels: list[str]
+    personal: Mapping[str, tuple[int, ...]]
+    corrections: str | None
+
+
+def read(spec: DataSpec) -> Intake:
+    """Raises DataError."""
+    rows = source.load(spec)
+    found = pii.rows_with(rows["text"], spec.phone_region)
+    personal = {kind: tuple(map(int, rows["row"].iloc[at])) for kind, at in found.items()}
+    rows, dropped, fixes = masked(rows, spec), rows.iloc[:0].assign(reason="", of=0), None
+    if spec.corrections is not None:
+        known = list(spec.labels) if spec.labels else sorted(set(rows["label"]) - {""})
+        made = corrections.read(Path(spec.corrections))
+        rows, dropped = corrections.apply(rows, made, known, lambda a, b: _same(a, b, spec.phone_region))
+        fixes = made.hash
+    return Intake(rows, dropped, check_labels(rows, spec.labels, spec.source), personal, fixes)
+
+
+def masked(rows: pd.DataFrame, spec: DataSpec) -> pd.DataFrame:
+    """The rows with personal data in `text` masked, when the spec wants that."""
+    if spec.pii == "keep":
+        return rows
+    return rows.assign(text=[pii.mask(text, spec.phone_region) for text in rows["text"]])
+
+
+def _same(one: str, other: str, region: str) -> bool:
+    """Whether two texts are one row's: spreadsheets change blanks, and either of them may have been masked."""
+    return one == other or pii.mask(one, region).split() == pii.mask(other, region).split()

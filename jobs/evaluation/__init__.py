@@ -1,0 +1,1 @@
+"""What a model scores, and where it is weak."""

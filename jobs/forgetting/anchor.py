@@ -1,0 +1,87 @@
+"""The anchor: rows that a retraining must not forget, and what a model scores on them.
+
+Without a file in the spec they are the old test rows of the dataset version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cluster.console import say
+from cluster.errors import DataError
+from cluster.storage import Storage
+from jobs.data import source
+from jobs.data.clean import check_labels, normalise
+from jobs.data.dataset import NEW, OLD, DatasetVersion
+from jobs.data.split import TEST, TRAIN
+from jobs.evaluation.scorecard import score
+from jobs.spec import DataSpec, Spec
+
+from .forgetting import Measured
+
+if TYPE_CHECKING:  # torch, which `rehone check` does without
+    from jobs.predictor import Predictor
+
+_OLD_TEST = "the old test rows"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """`rows` and `new`, the test rows of the new kind (perhaps none), both with `text` and `label`."""
+
+    name: str
+    rows: pd.DataFrame
+    new: pd.DataFrame
+
+
+def check(spec: Spec) -> None:
+    """Raises DataError when the spec names an anchor file that cannot be used."""
+    if spec.evaluation.anchor is not None:
+        _read(spec, spec.data.labels)
+
+
+def load(spec: Spec, data: DatasetVersion, storage: Storage) -> Anchor:
+    """The anchor of a dataset version; rows of a file that are training rows too are left out. Raises DataError."""
+    test = data.rows(storage, TEST)
+    new = data.part(test, NEW)
+    if spec.evaluation.anchor is None:
+        return Anchor(_OLD_TEST, data.part(test, OLD), new)
+    rows = _unseen(_read(spec, data.labels), data.rows(storage, TRAIN), spec)
+    return Anchor(spec.evaluation.anchor, rows, new)
+
+
+def measure(predictor: Predictor, anchor: Anchor, labels: tuple[str, ...], metric: str) -> Measured:
+    """The metric of a model on the anchor and on the new test rows."""
+    new = _value(predictor, anchor.new, labels, metric) if len(anchor.new) else None
+    return Measured(_value(predictor, anchor.rows, labels, metric), new)
+
+
+def _value(predictor: Predictor, rows: pd.DataFrame, labels: tuple[str, ...], metric: str) -> float:
+    predicted = [output.label for output in predictor(list(rows["text"]))]
+    return score(list(rows["label"]), predicted, labels, resamples=1).metrics[metric].value
+
+
+def _read(spec: Spec, labels: tuple[str, ...] | None) -> pd.DataFrame:
+    assert spec.evaluation.anchor is not None
+    where = {"source": spec.evaluation.anchor, "text": spec.data.text, "label": spec.data.label}
+    try:
+        rows = source.load(DataSpec.model_validate(where))
+        check_labels(rows, labels, spec.evaluation.anchor)
+    except DataError as error:  # which speaks of data.source
+        raise DataError(error.what, where=f"evaluation.anchor {spec.evaluation.anchor}", mend=error.mend) from None
+    return rows[(rows["text"] != "") & (rows["label"] != "")]
+
+
+def _unseen(rows: pd.DataFrame, train: pd.DataFrame, spec: Spec) -> pd.DataFrame:
+    """Without the rows that the model trains on: those it cannot forget."""
+    keys, known = rows["text"].map(normalise), train["text"].map(normalise)
+    seen = keys.isin(set(known))
+    left = rows[~seen]
+    if seen.any():
+        say(f"anchor {spec.evaluation.anchor}: {int(seen.sum())} of {len(rows)} rows are trained on and left out")
+    if left.empty:
+        raise DataError("every row of it is a training row", where=f"evaluation.anchor {spec.evaluation.anchor}")
+    return left

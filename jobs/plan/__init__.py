@@ -1,0 +1,1 @@
+"""What a training would ask for, before it runs."""
