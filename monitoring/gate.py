@@ -1,8 +1,9 @@
 """The gate: is the challenger good enough to serve? A pure function over the answers of both models to the same rows.
 
-Better where it should be is a one-sided test at level `evaluation.alpha`. The forgetting budget `max_loss_on_old` is on
-the measured values: it is a promise about what the holdout shows, and a test of it would let a small holdout forget
-more than a large one. What else a challenger may not do is in `harm.py`.
+Better where it should be is a one-sided test at level `evaluation.alpha`; a first version is held against the commonest
+label. The forgetting budget `max_loss_on_old` is on the measured values: it is a promise about what the holdout shows,
+and a test of it would let a small holdout forget more than a large one. What else a challenger may not do is in
+`harm.py`.
 """
 
 from __future__ import annotations
@@ -42,13 +43,21 @@ class Verdict:
 
 
 def first(rows: pd.DataFrame, spec: EvaluationSpec) -> Verdict:
-    """Of the first version of a model, which has nobody to beat. `rows` as below, without `champion`."""
+    """Of the first version of a model: it must beat the answer that needs no model, always the commonest label.
+
+    `rows` as below, without `champion`.
+    """
     old = rows[rows["slice"] == OLD]
-    labels = _labels(old, "true", "challenger")
-    true, said = old["true"].to_numpy(), old["challenger"].to_numpy()
-    value = paired.compare(true, said, said, labels, metric=spec.metric, resamples=1).challenger
-    why = f"first version, {spec.metric} {value:.3f} on {len(old)} rows"
-    return Verdict(promote=True, reasons=(why,), numbers={f"{OLD}_challenger": value})
+    commonest = str(old["true"].mode()[0])
+    found = _compare(old.assign(champion=commonest), _labels(old, "true", "challenger"), spec)
+    passed = _is_better(found, spec)
+    verdict = "better than" if passed else "no better than"
+    said = (
+        f"first version, {spec.metric} {found.challenger:.3f} on {found.rows} rows ({verdict} always answering "
+        f"{commonest!r}, {found.champion:.3f}: p {found.p_better:.2g} {'<=' if passed else '>'} {spec.alpha:g})"
+    )
+    numbers = {f"{OLD}_challenger": found.challenger, f"{OLD}_commonest": found.champion, "p_value": found.p_better}
+    return Verdict(promote=passed, reasons=(said,), numbers=numbers)
 
 
 def judge(rows: pd.DataFrame, ratios: Ratios, spec: EvaluationSpec) -> Verdict:
@@ -93,7 +102,7 @@ def _compare(rows: pd.DataFrame, labels: list[str], spec: EvaluationSpec) -> Com
 
 
 def _better(part: str, found: Compared, spec: EvaluationSpec) -> Check:
-    passed = found.gain > _ROUNDING and found.p_better <= spec.alpha
+    passed = _is_better(found, spec)
     if passed:
         verdict = f"better: p {found.p_better:.2g} <= {spec.alpha:g}"
     elif found.gain > _ROUNDING:
@@ -101,6 +110,10 @@ def _better(part: str, found: Compared, spec: EvaluationSpec) -> Check:
     else:
         verdict = "not better"
     return Check(BETTER, part, passed, f"{_said(part, found, spec)}, {verdict})", _numbers(found))
+
+
+def _is_better(found: Compared, spec: EvaluationSpec) -> bool:
+    return found.gain > _ROUNDING and found.p_better <= spec.alpha
 
 
 def _budget(found: Compared, spec: EvaluationSpec) -> Check:

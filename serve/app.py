@@ -55,12 +55,13 @@ class ExplainRequest(Body):
 
 class Word(Body):
     word: str
-    start: int = Field(description="First character in the input.")
+    start: int = Field(description="First character in the text.")
     end: int = Field(description="One past its last character.")
     attribution: float = Field(description="What the word added to the label's score; negative speaks against it.")
 
 
 class Explained(Body):
+    text: str = Field(description="What the model read: the input, with what data.pii masks masked.")
     label: str
     score: float = Field(description="The label's probability.")
     empty_score: float = Field(description="Its probability for the input with no words.")
@@ -188,7 +189,14 @@ def _predicted(made: Prediction) -> Predicted:
 
 def _explained(made: Explanation) -> Explained:
     words = [Word(word=w.word, start=w.start, end=w.end, attribution=w.attribution) for w in made.words]
-    return Explained(label=made.label, score=made.score, empty_score=made.empty_score, gap=made.gap, words=words)
+    return Explained(
+        text=made.text,
+        label=made.label,
+        score=made.score,
+        empty_score=made.empty_score,
+        gap=made.gap,
+        words=words,
+    )
 
 
 def _bound(inputs: Sequence[str], most: int) -> None:

@@ -20,6 +20,7 @@ from cluster.registry import Registry
 from cluster.session import free_port, worker_environment
 from cluster.settings import Settings
 from cluster.storage import Storage
+from jobs.data import intake
 from jobs.predictor import Predictor
 from jobs.spec import Spec
 
@@ -57,7 +58,12 @@ class Server:
         tables = {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage)}
         self._flusher = Flusher(spool, folder, tables, spec.serving.flush_seconds)
         self._service = Service(
-            spec.name, spool, lambda: self._follower.engine, self._answer, spec.serving.explain_steps
+            spec.name,
+            spool,
+            lambda: self._follower.engine,
+            self._answer,
+            mask=intake.mask(spec.data),
+            explain_steps=spec.serving.explain_steps,
         )
         self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs)
         self._batch.set_max_batch_size(spec.serving.max_batch_size)

@@ -39,14 +39,23 @@ Answer = Callable[[Sequence[str]], Awaitable[Answered]]
 
 
 class Service:
-    """`engine` gives the engine that serves now, or None; `answer` sends texts through it, batched with others'."""
+    """`engine` gives the engine that serves now, or None; `answer` sends texts through it, batched with others'.
+
+    `mask` takes out of each text what must not be kept; the model reads what it leaves, as it did in training.
+    """
 
     def __init__(
-        self, model: str, spool: Spool, engine: Callable[[], Engine | None], answer: Answer, explain_steps: int
+        self,
+        model: str,
+        spool: Spool,
+        engine: Callable[[], Engine | None],
+        answer: Answer,
+        mask: Callable[[str], str],
+        explain_steps: int,
     ) -> None:
         self.model = model
         self._steps, self._explaining = explain_steps, asyncio.Lock()
-        self._spool, self._engine, self._answer = spool, engine, answer
+        self._spool, self._engine, self._answer, self._mask = spool, engine, answer, mask
 
     def engine(self) -> Engine:
         """Raises NotReadyError."""
@@ -59,6 +68,7 @@ class Service:
         """One Prediction a text, each in the spool by then. Raises NotFoundError, NotReadyError, OSError."""
         self._require(model)
         self.engine()
+        texts = [self._mask(text) for text in texts]
         answered = await self._answer(texts)
         version, now = answered.engine.version.version, utc_now()
         made = [
@@ -79,7 +89,7 @@ class Service:
         if label is not None:
             self._require_label(label, engine)
         made = []
-        for text in texts:
+        for text in map(self._mask, texts):
             async with self._explaining:
                 made.append(await asyncio.to_thread(engine.predictor.explain, text, label, self._steps))
         return Explained(engine.version.version, made)

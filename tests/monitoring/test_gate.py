@@ -72,10 +72,29 @@ def test_a_better_challenger_that_costs_too_much_is_refused(ratios: Ratios) -> N
     assert "times the champion's" in verdict.reasons[-1]
 
 
-def test_the_first_version_has_nobody_to_beat() -> None:
-    verdict = gate.first(planted(60, 0, 0, 40).drop(columns="champion"), SPEC)
+def test_a_first_version_must_beat_the_commonest_label() -> None:
+    rows = pd.DataFrame(
+        {"true": ["a"] * 60 + ["b"] * 40, "challenger": ["a"] * 60 + ["b"] * 30 + ["a"] * 10, "slice": "old"}
+    )
+    verdict = gate.first(rows, SPEC)
     assert verdict.promote
-    assert verdict.reasons == ("first version, accuracy 0.600 on 100 rows",)
+    assert verdict.reasons == (
+        "first version, accuracy 0.900 on 100 rows (better than always answering 'a', 0.600: p 9.3e-10 <= 0.05)",
+    )
+
+
+@pytest.mark.parametrize("right", [0, 4])
+def test_a_first_version_that_answers_one_label_or_hardly_another_is_refused(right: int) -> None:
+    rows = pd.DataFrame(
+        {
+            "true": ["a"] * 60 + ["b"] * 40,
+            "challenger": ["a"] * 60 + ["b"] * right + ["a"] * (40 - right),
+            "slice": "old",
+        }
+    )
+    verdict = gate.first(rows, SPEC)
+    assert not verdict.promote
+    assert "no better than always answering 'a', 0.600" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.data import intake
 from jobs.explain.explain import Explanation
+from jobs.spec import DataSpec
 from serve import app
 from serve.engine import Engine
 from serve.predictions import FEEDBACK, PREDICTIONS
@@ -26,7 +28,7 @@ EXPLAIN = "/v1/models/m/explain"
 class Server:
     """The application over a fake model and a real spool."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pii: str = "keep") -> None:
         self.spool = Spool(folder)
         self.engine: Engine | None = Engine(fakes.version(7), fakes.FakePredictor())
 
@@ -34,7 +36,8 @@ class Server:
             assert self.engine is not None
             return Answered(self.engine, self.engine.predictor(texts))
 
-        self.service = Service("m", self.spool, lambda: self.engine, answer, explain_steps=4)
+        mask = intake.mask(DataSpec(source="x.csv", pii=pii))
+        self.service = Service("m", self.spool, lambda: self.engine, answer, mask=mask, explain_steps=4)
         self.api = app.build(self.service, app.Limits(predict=4, explain=2), failed=lambda: {6: "broken"})
 
     async def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
@@ -73,6 +76,14 @@ async def test_answers_are_in_the_spool_before_they_are_sent(server: Server, inp
     assert [row["prediction_id"] for row in rows] == [p["prediction_id"] for p in body["predictions"]]
     assert [row["input"] for row in rows] == texts
     assert body["predictions"][0]["scores"] == {"negative": 0.25, "positive": 0.75}
+
+
+async def test_personal_data_that_the_spec_masks_is_neither_read_by_the_model_nor_kept(tmp_path: Path) -> None:
+    server = Server(tmp_path, pii="mask")
+    await server.ask("POST", PREDICT, {"inputs": ["write to a.b@example.org", "no"]})
+    assert [row["input"] for row in server.logged()[PREDICTIONS]] == ["write to <EMAIL>", "no"]
+    body = (await server.ask("POST", EXPLAIN, {"inputs": "write to a.b@example.org"})).json()
+    assert body["explanations"][0]["text"] == "write to <EMAIL>"
 
 
 async def test_explanations_name_words_and_are_not_logged(server: Server) -> None:
