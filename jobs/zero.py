@@ -15,6 +15,10 @@ STAGES = (0, 1, 2, 3)
 BUCKET = 2**24
 """Elements of the buffer that stages 1 to 3 reduce gradients through. DeepSpeed's own is 5e8: 2 GB on any device."""
 
+LIVE = 2**26
+"""Elements of whole weights that stage 3 gathers before it lets go of some. DeepSpeed's own is 1e9, with which a model
+of less is never held in shards while it computes."""
+
 _FLAT = 500_000_000  # elements of stage 0's buffer, which DeepSpeed has no key for
 _FP32, _BF16 = 4, 2
 _MOMENTS = 8  # Adam's two, in fp32
@@ -56,21 +60,26 @@ def plan(spec: Spec, *, parameters: int, trainable: int, device_bytes: int) -> P
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one device. `bucket` is what gradients are gathered in before they are reduced over workers."""
+    """Bytes of one device. `bucket` is what gradients are gathered in before they are reduced over workers.
+
+    `gathered` are the weights that stage 3 has whole for a while, beside its shard of them.
+    """
 
     weights: int
+    gathered: int
     gradients: int
     optimizer: int
     bucket: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.bucket
+        return self.weights + self.gathered + self.gradients + self.optimizer + self.bucket
 
     def peak(self, activations: int, *, accumulating: bool) -> int:
         """The most held at once: activations go while gradients come, unless a step before has left its own."""
         kept = self.gradients if accumulating else 0
-        return self.weights + self.optimizer + kept + max(activations, self.gradients - kept + self.bucket)
+        held = self.weights + self.gathered + self.optimizer + kept
+        return held + max(activations, self.gradients - kept + self.bucket)
 
 
 def states(
@@ -98,7 +107,8 @@ def states(
         round(part / (workers if stage >= first else 1)) for part, first in zip(whole, (3, 2, 1), strict=True)
     )
     bucket = min(BUCKET if stage else _FLAT, trainable) * size if workers > 1 else 0
-    return States(weights, gradients, optimizer, bucket)
+    gathered = min(LIVE, parameters) * size if stage == 3 and workers > 1 else 0  # noqa: PLR2004 - it shards weights
+    return States(weights, gathered, gradients, optimizer, bucket)
 
 
 def config(spec: Spec, stage: int) -> dict[str, Any]:
@@ -109,7 +119,13 @@ def config(spec: Spec, stage: int) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.gradient_accumulation_steps,
         "gradient_clipping": spec.training.max_grad_norm,
         "bf16": {"enabled": spec.training.precision == "bf16"},
-        "zero_optimization": {"stage": stage, "reduce_bucket_size": BUCKET},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": BUCKET,
+            "stage3_max_live_parameters": LIVE,
+            "stage3_max_reuse_distance": LIVE,
+            "stage3_prefetch_bucket_size": BUCKET,
+        },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,

@@ -40,7 +40,9 @@ def _memory(made: Planned) -> str:
     rows = ([method, *(_cell(by[method, stage], made) for stage in STAGES)] for method in METHODS)
     head = ["method", *(f"stage {stage}" for stage in STAGES)]
     need = made.need
-    held = {"weights": need.states.weights, "optimizer": need.states.optimizer, "gradients": need.states.gradients}
+    held = {"weights": need.states.weights}
+    held |= {"weights gathered whole": need.states.gathered} if need.states.gathered else {}
+    held |= {"optimizer": need.states.optimizer, "gradients": need.states.gradients}
     held |= {"buffer to reduce them": need.states.bucket, "activations": need.activations}
     parts = ", ".join(f"{_size(count)} {name}" for name, count in held.items())
     return f"""{show.table(f"memory of one device, which has {_size(made.device_bytes)}", head, rows)}

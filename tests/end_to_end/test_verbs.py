@@ -92,6 +92,10 @@ def test_from_a_spec_to_a_retrained_champion(user: User) -> None:
     champion = next(v for v in status["versions"] if "champion" in v["aliases"])
     assert champion["version"] == 3
     assert champion["tags"]["parent"] == "1"
+    told = user.types("card", spec)["told"]
+    assert told["line"] == [1]
+    assert told["verdict"]["promote"]
+    assert decided[0]["reasons"][0] in told["causes"][0]  # what made the watch retrain
     assert user.types("rollback", "tiny")["version"] == 1
     assert user.types("promote", "tiny", "3")["version"] == 3
     assert {v["version"] for v in user.types("models", "tiny")} == {1, 2, 3}
