@@ -38,7 +38,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 DataVersion = Annotated[str, typer.Argument(metavar="VERSION", help="NAME/VERSION, or the start of the version.")]
 Corrections = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="CSV with row, text and label, as `rehone audit` writes it; mends labels."),
+    typer.Option(metavar="FILE", help="CSV with row, input and label, as `rehone audit` writes it; mends labels."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Address = Annotated[

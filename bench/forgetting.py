@@ -74,7 +74,7 @@ def main() -> None:
 
 def domain(name: str, rows: int, seed: int) -> Domain:
     """Test rows are of documents that no training row is of."""
-    frame = pd.DataFrame(sentiment_data.read(sentiment_data.fetch()[name]))
+    frame = pd.DataFrame(sentiment_data.read(sentiment_data.fetch()[name])).rename(columns={"text": "input"})
     documents = np.random.default_rng(seed).permutation(frame["document"].unique())
     cut = set(documents[: max(1, round(0.3 * len(documents)))])
     held = frame["document"].isin(cut)
@@ -151,7 +151,7 @@ def train(
 def accuracy(spec: Spec, folder: Path, *domains: Domain) -> Accuracy:
     made = predictor(spec, model.load(folder, spec.base_model, LABELS, merge=True))
     scores = (
-        np.mean([o.label == label for o, label in zip(made(list(d.test["text"])), d.test["label"], strict=True)])
+        np.mean([o.label == label for o, label in zip(made(list(d.test["input"])), d.test["label"], strict=True)])
         for d in domains
     )
     return tuple(map(float, scores))  # type: ignore[return-value]
@@ -162,7 +162,7 @@ def predictor(spec: Spec, net: Any) -> Predictor:
 
 
 def embed(made: Predictor, frame: pd.DataFrame) -> Any:
-    return np.stack([output.embedding for output in made(list(frame["text"]))])
+    return np.stack([output.embedding for output in made(list(frame["input"]))])
 
 
 def table(found: Sequence[Mapping[str, Accuracy]]) -> str:

@@ -116,7 +116,7 @@ def alike() -> list[list[str]]:
     rows = pd.read_csv(TWEETS)
     net = model.base(BASE, ["negative", "positive"], 0)
     predictor = Predictor(net, model.tokenizer(model.locate(BASE)), ["negative", "positive"], 64)
-    points = np.stack([output.embedding for output in predictor(list(rows["text"]))])
+    points = np.stack([output.embedding for output in predictor(list(rows["input"]))])
     true = (rows["label"] == "positive").to_numpy()
     found: dict[str, list[tuple[float, float]]] = {}
     for seed in range(REPEATS):

@@ -114,7 +114,7 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
 def _encode(work: Work, tokenizer: Any, rows: pd.DataFrame) -> Encoded:
     index = {label: i for i, label in enumerate(work.labels)}
     labels = [index[label] for label in rows["label"]]
-    return batches.encode(tokenizer, list(rows["text"]), labels, work.spec.training.max_length)
+    return batches.encode(tokenizer, list(rows["input"]), labels, work.spec.training.max_length)
 
 
 def _hold(work: Work, tokenizer: Any, net: Any) -> Hold | None:

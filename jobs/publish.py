@@ -122,7 +122,7 @@ def assemble(
     _write(folder / "curve.json", list(curve))
     curve_.draw(curve, folder / "pictures" / "learning-curve.png")
     rows.to_parquet(folder / "reference.parquet", index=False)
-    _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["text"]))
+    _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["input"]))
     _write(folder / "golden.json", _golden(predictor, rows))
     if forgetting is not None:
         _write(folder / "forgetting.json", forgetting.to_dict())

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 OWN_COLUMNS = frozenset(
-    "text label group time row origin split reason input true confidence embedding slice".split()  # noqa: SIM905
+    "label group time row origin split reason input true confidence embedding slice".split()  # noqa: SIM905
 )
 """Names of columns that rehone itself gives to rows and answers; a slice cannot have one of them."""
 
@@ -83,7 +83,7 @@ class DataSpec(Part):
     source: str = Field(
         description="CSV, JSONL or Parquet file, a folder of them, or a hub name. Relative to the spec file."
     )
-    text: str = Field("text", description="Column with the input text.")
+    input: str = Field("text", description="Column with what the model reads.")
     label: str = Field("label", description="Column with the label.")
     labels: tuple[str, ...] | None = Field(
         None, description="The labels that may occur; found in the data when not given."
@@ -104,7 +104,7 @@ class DataSpec(Part):
         (), description="Further columns that stay with each row, for a Scorecard by their values."
     )
     corrections: str | None = Field(
-        None, description="CSV with row, text, label: labels put right by hand; an empty label drops the row."
+        None, description="CSV with row, input, label: labels put right by hand; an empty label drops the row."
     )
     pii: Literal["keep", "mask"] = Field(
         "keep",
@@ -262,7 +262,7 @@ class EvaluationSpec(Part):
     )
     anchor: str | None = Field(
         None,
-        description="File of rows that must not be forgotten, text and label columns as in `data`; the old test rows "
+        description="File of rows that must not be forgotten, input and label columns as in `data`; the old test rows "
         "when not given. Relative to the spec file.",
     )
 

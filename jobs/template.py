@@ -8,7 +8,7 @@ base_model: sentence-transformers/all-MiniLM-L6-v2   # hub name, ./folder or pac
 
 data:
   source: data.csv            # CSV, JSONL, Parquet, a folder of them or a hub name
-  text: text
+  input: text
   label: label
   split: {by: stratified, train: 0.7, validation: 0.15, test: 0.15}
 

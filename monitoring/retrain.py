@@ -33,9 +33,7 @@ def retrain(spec: Spec, place: Place) -> Retrained:
     folder = place.registry.download(champion)
     old = dataset.read(place.storage, spec.name, champion.tags["dataset"])
     feedback = labelled(place.storage, spec.name, None)
-    new = preparation.extend(
-        spec, place.storage, old, feedback.rename(columns={"input": "text", "true": "label"})[["text", "label"]]
-    )
+    new = preparation.extend(spec, place.storage, old, feedback.rename(columns={"true": "label"})[["input", "label"]])
     say(f"dataset {new.version}: {new.source}")
     start = folder if spec.retrain.start == "champion" else None
     published = pipeline.train_and_publish(_as_champion(spec, folder), new, place, start=start, parent=champion)

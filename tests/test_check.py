@@ -19,7 +19,7 @@ ONE_CLASS = [row for row in tiny.rows(80) if row["label"] == "positive"]
 def broken(tmp_path: Path, base_model: Path, change: dict[str, Any], rows: list[dict[str, str]] | None) -> Path:
     data = tmp_path / "data.csv"
     if rows == []:
-        data.write_text("text,label,document\n")
+        data.write_text("input,label,document\n")
     elif rows is not None:
         tiny.write_csv(data, rows)
     tree = tiny.tree(data, base_model)
@@ -53,7 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         ({"trainign": {"epochs": 1}}, tiny.rows(40), "unknown key 'trainign', did you mean 'training'?"),
         ({"training.epochs": "many"}, tiny.rows(40), "training.epochs: input should be a valid integer"),
         ({}, None, "data.csv: no such file"),
-        ({"data.text": "txt"}, tiny.rows(40), "data.text: no column 'txt' (did you mean 'text'?)"),
+        ({"data.input": "inptu"}, tiny.rows(40), "data.input: no column 'inptu' (did you mean 'input'?)"),
         ({"data.labels": ["positive", "neutral"]}, tiny.rows(40), "'negative'"),
         ({"training.global_batch_size": 33}, tiny.rows(40), "global_batch_size 33 is no multiple of"),
         ({"evaluation": {"metric": "bleu"}}, tiny.rows(40), "'bleu' is none of accuracy, macro_f1"),
@@ -97,6 +97,6 @@ def test_a_good_one_is_fine(tmp_path: Path, base_model: Path, run) -> None:
 
 
 def test_a_process_of_its_own_says_the_same(tmp_path: Path, base_model: Path) -> None:
-    path = broken(tmp_path, base_model, {"data.text": "txt"}, tiny.rows(40))
+    path = broken(tmp_path, base_model, {"data.input": "inptu"}, tiny.rows(40))
     done = subprocess.run([sys.executable, "-m", "rehone", "check", str(path)], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1), done.stderr

@@ -129,10 +129,10 @@ def test_prepare_takes_corrections_from_where_the_user_is(
     here.mkdir()
     monkeypatch.chdir(here)
     first = (tmp_path / "data.csv").read_text().splitlines()[1].split(",")[0]
-    Path("fixes.csv").write_text(f"row,text,label\n1,{first},\n")
+    Path("fixes.csv").write_text(f"row,input,label\n1,{first},\n")
     made = json.loads(invoke("prepare", spec_file, "--corrections", "fixes.csv", "--json").stdout)
     assert made["dropped"] == {"dropped by a correction": 1}
-    Path("fixes.csv").write_text(f"row,text,label\n1,{first},bad\n")
+    Path("fixes.csv").write_text(f"row,input,label\n1,{first},bad\n")
     error = invoke("prepare", spec_file, "--corrections", "fixes.csv").exception
     assert "row 1 column 'label': 'bad' is none of negative, positive" in str(error)
 

@@ -24,7 +24,7 @@ def rows(count: int, seed: int = 0) -> list[dict[str, str]]:
         words = draw.choices(FILLER, k=draw.randint(2, 7)) + draw.choices(GOOD if label == "positive" else BAD, k=2)
         draw.shuffle(words)
         text = " ".join(words)
-        made[" ".join(sorted(words))] = {"text": text, "label": label, "document": str(len(made) // 3)}
+        made[" ".join(sorted(words))] = {"input": text, "label": label, "document": str(len(made) // 3)}
     return list(made.values())
 
 
@@ -62,7 +62,7 @@ def tree(data: Path, model: Path) -> dict[str, Any]:
     return {
         "name": "tiny",
         "base_model": str(model),
-        "data": {"source": str(data), "labels": ["negative", "positive"], "near_duplicates": None},
+        "data": {"source": str(data), "input": "input", "labels": ["negative", "positive"], "near_duplicates": None},
         "training": {
             "epochs": 10,
             "learning_rate": 0.01,

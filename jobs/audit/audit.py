@@ -102,11 +102,11 @@ def doubtful(rows: pd.DataFrame, found: Doubts, ranked: NDArray[np.int64], label
     """The rows to check by hand as CSV, the most doubtful first: what `--corrections` reads."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow(["row", "text", "label", "suggested", "doubt", "taken_for_an_error", "split"])
+    writer.writerow(["row", "input", "label", "suggested", "doubt", "taken_for_an_error", "split"])
     for i in ranked:
         row = rows.iloc[i]
         judged = [labels[found.suggested[i]], f"{found.doubt[i]:.4f}", "yes" if found.wrong[i] else "no"]
-        writer.writerow([row["row"], row["text"], row["label"], *judged, row["split"]])
+        writer.writerow([row["row"], row["input"], row["label"], *judged, row["split"]])
     return out.getvalue()
 
 
@@ -129,12 +129,12 @@ def _embedded(
 ) -> NDArray[np.float32]:
     cpus = spec.scaling.workers * spec.scaling.cpus_per_worker + 1
     with connect(settings, num_cpus=cpus) if with_ray else nullcontext(), clock("embeddings"):
-        return embed(list(loaded.rows["text"]), spec, file, with_ray=with_ray)
+        return embed(list(loaded.rows["input"]), spec, file, with_ray=with_ray)
 
 
 def _measured(loaded: Loaded, vectors: NDArray[np.float32], spec: Spec, clock: _Clock) -> Measured:
     rows = loaded.rows
-    texts = list(rows["text"])
+    texts = list(rows["input"])
     with clock("language and length"):
         codes = text.languages(texts)
         tokens = text.lengths(model.tokenizer(model.locate(spec.base_model)), texts)

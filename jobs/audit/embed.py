@@ -42,7 +42,7 @@ class Embedder:
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """A batch of Ray Data with `at, text` in, `at, embedding` out."""
-        return {"at": batch["at"], "embedding": self.embed(list(batch["text"]))}
+        return {"at": batch["at"], "embedding": self.embed(list(batch["input"]))}
 
 
 def embed(texts: Sequence[str], spec: Spec, file: Path, *, with_ray: bool) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ def _by_ray(texts: Sequence[str], spec: Spec) -> Iterator[Part]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the bar says how far it is
     blocks = [
-        pa.table({"at": np.arange(start, min(start + _CHUNK, len(texts))), "text": texts[start : start + _CHUNK]})
+        pa.table({"at": np.arange(start, min(start + _CHUNK, len(texts))), "input": texts[start : start + _CHUNK]})
         for start in range(0, len(texts), _CHUNK)
     ]
     scaling = spec.scaling

@@ -100,7 +100,7 @@ def _near(rows: pd.DataFrame, spec: Spec) -> Iterator[Finding]:
     inside: dict[int, str] = {}
     across: dict[int, str] = {}
     split, number = list(rows["split"]), list(rows["row"])
-    for one, other in pairs([normalise(text) for text in rows["text"]], NEAR):
+    for one, other in pairs([normalise(text) for text in rows["input"]], NEAR):
         where = inside if split[one] == split[other] else across
         where[other] = f"near row {number[one]} ({split[one]})"
     said = f"near duplicates (Jaccard {NEAR:g} or more)"
@@ -142,7 +142,7 @@ def _texts(rows: pd.DataFrame, measured: Measured, spec: Spec) -> Iterator[Findi
     expected = spec.audit.language or commonest(measured.languages)
     other = {i: f"looks like {code}" for i, code in enumerate(measured.languages) if code not in {"", expected}}
     yield from _at("language", "warning", f"in another language than {expected}", rows, other)
-    encoded = {i: fault for i, text in enumerate(rows["text"]) if (fault := encoding_fault(text))}
+    encoded = {i: fault for i, text in enumerate(rows["input"]) if (fault := encoding_fault(text))}
     yield from _at("encoding", "warning", "decoded wrongly before they came here", rows, encoded)
 
 
@@ -184,6 +184,6 @@ def _finding(kind: str, severity: Severity, said: str, mine: pd.DataFrame, detai
     shown = mine.head(_EXAMPLES)
     examples = (
         Example(int(row), str(text), str(label), detail)
-        for row, text, label, detail in zip(shown["row"], shown["text"], shown["label"], details, strict=False)
+        for row, text, label, detail in zip(shown["row"], shown["input"], shown["label"], details, strict=False)
     )
     return Finding(kind, severity, said, tuple(map(int, mine["row"])), tuple(examples))

@@ -26,7 +26,7 @@ def clean(rows: pd.DataFrame, near_duplicates: float | None) -> tuple[pd.DataFra
     """
     rows = rows.reset_index(drop=True)
     reason, of = pd.Series("", index=rows.index), pd.Series(0, index=rows.index)
-    key = rows["text"].map(normalise)
+    key = rows["input"].map(normalise)
     reason[rows["label"] == ""] = "empty label"
     reason[key == ""] = "empty text"
     usable = reason == ""

@@ -17,9 +17,9 @@ QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 @dataclass(frozen=True)
 class Change:
-    """One row: its text and, before and after, its label and split; "" on the side where it is not."""
+    """One row: its input and, before and after, its label and split; "" on the side where it is not."""
 
-    text: str
+    input: str
     label: tuple[str, str]
     split: tuple[str, str]
 
@@ -47,7 +47,7 @@ class Difference:
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
-    """`before` and `after` are all rows of a version with `text, label, split`."""
+    """`before` and `after` are all rows of a version with `input, label, split`."""
     both = _keyed(before).join(_keyed(after), how="outer", lsuffix="_before", rsuffix="_after").fillna("")
     here, there = both["split_before"] != "", both["split_after"] != ""
     relabelled = here & there & (both["label_before"] != both["label_after"])
@@ -64,8 +64,8 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
 
 
 def shape(rows: pd.DataFrame) -> Shape:
-    """Label counts and text lengths of rows with `text, label`."""
-    words = rows["text"].map(lambda text: len(text.split()))
+    """Label counts and text lengths of rows with `input, label`."""
+    words = rows["input"].map(lambda text: len(text.split()))
     return Shape(
         rows=len(rows),
         labels={str(label): int(n) for label, n in rows["label"].value_counts().sort_index().items()},
@@ -74,15 +74,15 @@ def shape(rows: pd.DataFrame) -> Shape:
 
 
 def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[["text", "label", "split"]].set_index(rows["text"].map(normalise).rename("key"))
+    return rows[["input", "label", "split"]].set_index(rows["input"].map(normalise).rename("key"))
 
 
 def _changes(rows: pd.DataFrame) -> tuple[Change, ...]:
     """In the order of their texts."""
     pairs = {
-        name: zip(rows[f"{name}_before"], rows[f"{name}_after"], strict=True) for name in ("text", "label", "split")
+        name: zip(rows[f"{name}_before"], rows[f"{name}_after"], strict=True) for name in ("input", "label", "split")
     }
     return tuple(
         Change(before or after, label, split)
-        for (before, after), label, split in zip(pairs["text"], pairs["label"], pairs["split"], strict=True)
+        for (before, after), label, split in zip(pairs["input"], pairs["label"], pairs["split"], strict=True)
     )

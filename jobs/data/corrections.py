@@ -1,6 +1,6 @@
 """Labels put right by hand: read from a CSV, checked against the rows they are for, and applied.
 
-The file has `row`, `text` and `label`, as `rehone audit` writes it; other columns are the reader's own. An empty label
+The file has `row`, `input` and `label`, as `rehone audit` writes it; other columns are the reader's own. An empty label
 drops the row.
 """
 
@@ -18,7 +18,7 @@ from cluster.errors import DataError
 
 from .faults import first_ten, in_file
 
-_NEEDED = ("row", "text", "label")
+_NEEDED = ("row", "input", "label")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Correction:
     """`row` is the row's number in the source, from 1."""
 
     row: int
-    text: str
+    input: str
     label: str
 
 
@@ -52,14 +52,16 @@ def read(path: Path) -> Corrections:
             reader = csv.DictReader(lines)
             missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"has no column {', '.join(missing)}", where=str(path), mend="row, text, label")
+                raise DataError(f"has no column {', '.join(missing)}", where=str(path), mend="row, input, label")
             table = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(first_ten(in_file(path)) or str(error), where=str(path)) from None
     bad = [f"row {at} column 'row': {line['row']!r} is no row number" for at, line in _unnumbered(table)]
     if bad:
         raise DataError(first_ten(bad), where=str(path))
-    made = (Correction(int(line["row"]), (line["text"] or "").strip(), (line["label"] or "").strip()) for line in table)
+    made = (
+        Correction(int(line["row"]), (line["input"] or "").strip(), (line["label"] or "").strip()) for line in table
+    )
     return Corrections(str(path), tuple(made))
 
 
@@ -71,7 +73,7 @@ def apply(
     `same` says whether a correction's text is the row's own. Raises DataError when a correction is for no row, for
     another text, for a row twice, or gives a label that is none of `labels`: the first ten by row.
     """
-    texts = dict(zip(rows["row"], rows["text"], strict=True))
+    texts = dict(zip(rows["row"], rows["input"], strict=True))
     faults = [f"row {at} {fault}" for at, fault in enumerate(_faults(fixes.rows, texts, labels, same), 1) if fault]
     if faults:
         raise DataError(
@@ -97,8 +99,8 @@ def _faults(
             found.append(f"column 'row': the data has no row {fix.row}")
         elif fix.row in seen:
             found.append(f"column 'row': row {fix.row} is corrected twice")
-        elif not same(fix.text, texts[fix.row]):
-            found.append(f"column 'text': {fix.text[:40]!r} is not what row {fix.row} of the data says")
+        elif not same(fix.input, texts[fix.row]):
+            found.append(f"column 'input': {fix.input[:40]!r} is not what row {fix.row} of the data says")
         elif fix.label and fix.label not in labels:
             found.append(f"column 'label': {fix.label!r} is none of {', '.join(labels)}")
         else:

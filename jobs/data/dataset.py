@@ -18,7 +18,7 @@ from cluster.tracking import Used
 
 from .split import SPLITS
 
-COLUMNS = ["text", "label", "group", "origin", "row"]
+COLUMNS = ["input", "label", "group", "origin", "row"]
 """What every row has; the columns in `DatasetVersion.slices` come after them."""
 OLD, NEW = "old", "new"
 
@@ -107,7 +107,7 @@ def write(
         return read(storage, name, made.version)
     for split in SPLITS:
         storage.write_parquet(f"{made.place}/{split}.parquet", _table(splits[split][columns]))
-    storage.write_parquet(f"{made.place}/dropped.parquet", _table(dropped[["text", "label", "row", "reason"]]))
+    storage.write_parquet(f"{made.place}/dropped.parquet", _table(dropped[["input", "label", "row", "reason"]]))
     # The manifest last: a version with a manifest is whole.
     storage.write_json(f"{made.place}/manifest.json", asdict(made))
     return made

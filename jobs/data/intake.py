@@ -31,7 +31,7 @@ class Intake:
 def read(spec: DataSpec) -> Intake:
     """Raises DataError."""
     rows = source.load(spec)
-    found = pii.rows_with(rows["text"], spec.phone_region)
+    found = pii.rows_with(rows["input"], spec.phone_region)
     personal = {kind: tuple(map(int, rows["row"].iloc[at])) for kind, at in found.items()}
     rows, dropped, fixes = masked(rows, spec), rows.iloc[:0].assign(reason="", of=0), None
     if spec.corrections is not None:
@@ -43,8 +43,8 @@ def read(spec: DataSpec) -> Intake:
 
 
 def masked(rows: pd.DataFrame, spec: DataSpec) -> pd.DataFrame:
-    """The rows with personal data in `text` masked, when the spec wants that."""
-    return rows if spec.pii == "keep" else rows.assign(text=list(map(mask(spec), rows["text"])))
+    """The rows with personal data in `input` masked, when the spec wants that."""
+    return rows if spec.pii == "keep" else rows.assign(input=list(map(mask(spec), rows["input"])))
 
 
 def mask(spec: DataSpec) -> Callable[[str], str]:

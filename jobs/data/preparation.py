@@ -63,13 +63,13 @@ def write(spec: Spec, storage: Storage, loaded: Loaded) -> DatasetVersion:
 
 
 def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataFrame) -> DatasetVersion:
-    """Old splits as they are, plus labelled feedback (`text`, `label`) as a new origin with a holdout of its own.
+    """Old splits as they are, plus labelled feedback (`input`, `label`) as a new origin with a holdout of its own.
 
     Feedback that is, or nearly is, a text of the old version is dropped: it would leak between splits. It may be of
     one label only. Raises DataError.
     """
     before = {name: old.rows(storage, name) for name in SPLITS}
-    rows = intake.masked(feedback[["text", "label"]], spec.data)
+    rows = intake.masked(feedback[["input", "label"]], spec.data)
     rows = rows.assign(group="", time=None, row=range(1, len(feedback) + 1))
     check_labels(pd.concat([*before.values(), rows]), old.labels, "feedback")
     kept, dropped = clean(rows, spec.data.near_duplicates)
@@ -78,7 +78,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
     kept = kept[known == ""].copy()
     if len(kept) < 10:  # noqa: PLR2004 - fewer cannot be split three ways
         raise DataError(f"{len(kept)} labelled feedback rows are new; at least 10 are needed", where="feedback")
-    kept["origin"] = "feedback-" + hashlib.sha256("\n".join(sorted(kept["text"])).encode()).hexdigest()[:8]
+    kept["origin"] = "feedback-" + hashlib.sha256("\n".join(sorted(kept["input"])).encode()).hexdigest()[:8]
     kept["split"] = _split_feedback(kept, spec)
     kept[list(old.slices)] = ""
     return dataset.write(
@@ -116,7 +116,7 @@ def load(spec: Spec) -> Loaded:
 
 def _known(rows: pd.DataFrame, old: pd.DataFrame, near_duplicates: float | None) -> pd.Series[str]:
     """Why a row says nothing new beside the old ones, "" where it does."""
-    keys, known = rows["text"].map(normalise), old["text"].map(normalise)
+    keys, known = rows["input"].map(normalise), old["input"].map(normalise)
     why = pd.Series("", index=rows.index)
     if near_duplicates is not None:
         why.iloc[near.repeats(list(keys), near_duplicates, list(known))] = "near the old version"

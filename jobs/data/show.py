@@ -82,7 +82,7 @@ def _examples(kind: str, changes: Sequence[Change], limit: int, what: Any) -> st
     if not changes or not limit:
         return ""
     more = f" (first {limit} of {len(changes)})" if len(changes) > limit else ""
-    return show.table(f"{kind}{more}", ["", "text"], ([what(c), c.text[:90]] for c in changes[:limit]))
+    return show.table(f"{kind}{more}", ["", "input"], ([what(c), c.input[:90]] for c in changes[:limit]))
 
 
 def _runs(runs: Sequence[Mapping[str, Any]]) -> str:

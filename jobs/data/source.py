@@ -1,4 +1,4 @@
-"""Raw rows from where the spec says they are, in one shape: `text, label, group, time, row` and the slices.
+"""Raw rows from where the spec says they are, in one shape: `input, label, group, time, row` and the slices.
 
 Reading is `datasets`' own; this file turns its faults into one line each and checks that the columns are there.
 """
@@ -26,9 +26,9 @@ def load(spec: DataSpec) -> pd.DataFrame:
     frame = _read(spec)
     if frame.empty:
         raise DataError("has no rows", where=spec.source)
-    wanted = {"text": spec.text, "label": spec.label, "group": spec.group, "time": spec.time}
+    wanted = {"input": spec.input, "label": spec.label, "group": spec.group, "time": spec.time}
     out = {name: _column(frame, column, name, spec) for name, column in wanted.items() if column is not None}
-    out["text"] = out["text"].map(_text)
+    out["input"] = out["input"].map(_text)
     out["label"] = out["label"].map(_text)
     result = pd.DataFrame(out)
     result["group"] = result["group"].map(_text) if "group" in result else ""

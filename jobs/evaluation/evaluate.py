@@ -44,12 +44,12 @@ def answers(
     `scores` are in the order of the version's labels. Columns that begin with BY hold its slices and topic.
     """
     rows = data.rows(storage, TEST)
-    outputs = predictor(list(rows["text"]))
+    outputs = predictor(list(rows["input"]))
     newest = data.part(rows, NEW).index
     by = {BY + name: rows[name] for name in data.slices}
     return pd.DataFrame(
         {
-            "input": rows["text"],
+            "input": rows["input"],
             "true": rows["label"],
             "label": [o.label for o in outputs],
             "confidence": [o.confidence for o in outputs],
@@ -57,7 +57,7 @@ def answers(
             "embedding": [o.embedding.astype(np.float32) for o in outputs],
             "slice": [NEW if index in newest else OLD for index in rows.index],
             **by,
-            BY + TOPIC: slices.topics(list(rows["text"]), spec.topics),
+            BY + TOPIC: slices.topics(list(rows["input"]), spec.topics),
         }
     )
 

@@ -44,7 +44,7 @@ class Faithfulness:
 def on_test_rows(model: Explains, data: DatasetVersion, storage: Storage, rows: int, steps: int) -> Faithfulness:
     """Of `rows` test rows of a dataset version, drawn by chance; all of them when there are fewer."""
     test = data.rows(storage, TEST)
-    return check(model, list(test["text"].sample(min(rows, len(test)), random_state=0)), steps)
+    return check(model, list(test["input"].sample(min(rows, len(test)), random_state=0)), steps)
 
 
 def check(model: Explains, texts: Sequence[str], steps: int, *, share: float = 0.2, seed: int = 0) -> Faithfulness:

@@ -30,7 +30,7 @@ _OLD_TEST = "the old test rows"
 
 @dataclass(frozen=True)
 class Anchor:
-    """`rows` and `new`, the test rows of the new kind (perhaps none), both with `text` and `label`."""
+    """`rows` and `new`, the test rows of the new kind (perhaps none), both with `input` and `label`."""
 
     name: str
     rows: pd.DataFrame
@@ -60,24 +60,24 @@ def measure(predictor: Predictor, anchor: Anchor, labels: tuple[str, ...], metri
 
 
 def _value(predictor: Predictor, rows: pd.DataFrame, labels: tuple[str, ...], metric: str) -> float:
-    predicted = [output.label for output in predictor(list(rows["text"]))]
+    predicted = [output.label for output in predictor(list(rows["input"]))]
     return score(list(rows["label"]), predicted, labels, resamples=1).metrics[metric].value
 
 
 def _read(spec: Spec, labels: tuple[str, ...] | None) -> pd.DataFrame:
     assert spec.evaluation.anchor is not None
-    where = {"source": spec.evaluation.anchor, "text": spec.data.text, "label": spec.data.label}
+    where = {"source": spec.evaluation.anchor, "input": spec.data.input, "label": spec.data.label}
     try:
         rows = source.load(DataSpec.model_validate(where))
         check_labels(rows, labels, spec.evaluation.anchor)
     except DataError as error:  # which speaks of data.source
         raise DataError(error.what, where=f"evaluation.anchor {spec.evaluation.anchor}", mend=error.mend) from None
-    return rows[(rows["text"] != "") & (rows["label"] != "")]
+    return rows[(rows["input"] != "") & (rows["label"] != "")]
 
 
 def _unseen(rows: pd.DataFrame, train: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     """Without the rows that the model trains on: those it cannot forget."""
-    keys, known = rows["text"].map(normalise), train["text"].map(normalise)
+    keys, known = rows["input"].map(normalise), train["input"].map(normalise)
     seen = keys.isin(set(known))
     left = rows[~seen]
     if seen.any():

@@ -118,12 +118,12 @@ def _send_shifted_traffic(user: User, url: str) -> None:
     rows = [_shifted(row) for row in tiny.rows(90, seed=4)]
     assert user.types("predict", str(user.spec), "one more", "and another")["version"] == 1
     with Client(url, "tiny") as client:
-        made = client.predict([row["text"] for row in rows])["predictions"]
+        made = client.predict([row["input"] for row in rows])["predictions"]
         client.feedback({p["prediction_id"]: row["label"] for p, row in zip(made, rows, strict=True)})
 
 
 def _shifted(row: dict[str, str]) -> dict[str, str]:
-    return {"text": f"{row['text']} very very very", "label": OPPOSITE[row["label"]]}
+    return {"input": f"{row['input']} very very very", "label": OPPOSITE[row["label"]]}
 
 
 def _wait_for_version(user: User, spec: str, version: int) -> None:

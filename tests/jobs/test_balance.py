@@ -76,7 +76,7 @@ def recall(spec: Spec, place: Place, balance: str) -> float:
         loop.run(job, rank=0, world=1, threads=1, report=report)
         net = model.load(kept, spec.base_model, job.labels)
     rare = job.validation[job.validation["label"] == "positive"]
-    said = Predictor(net, model.tokenizer(spec.base_model), job.labels, 32)(list(rare["text"]))
+    said = Predictor(net, model.tokenizer(spec.base_model), job.labels, 32)(list(rare["input"]))
     return sum(output.label == "positive" for output in said) / len(rare)
 
 

@@ -67,7 +67,7 @@ def test_a_saved_model_answers_as_it_did(spec: Spec, tmp_path: Path, method: str
             if weights.requires_grad:
                 weights.add_(0.05 * torch.randn_like(weights, generator=None))
     model.save(net, None, tmp_path)
-    texts = [row["text"] for row in tiny.rows(40, seed=3)]
+    texts = [row["input"] for row in tiny.rows(40, seed=3)]
     tokenizer = model.tokenizer(spec.base_model)
     kept = [net, *(model.load(tmp_path, spec.base_model, LABELS, merge=merge) for merge in (False, True))]
     scores = [[o.scores["positive"] for o in Predictor(each, tokenizer, LABELS, 32)(texts)] for each in kept]
@@ -77,7 +77,7 @@ def test_a_saved_model_answers_as_it_did(spec: Spec, tmp_path: Path, method: str
 
 def test_batched_answers_are_those_of_one_at_a_time(spec: Spec) -> None:
     predictor = Predictor(model.base(spec.base_model, LABELS, 0), model.tokenizer(spec.base_model), LABELS, 32, 4)
-    texts = [row["text"] for row in tiny.rows(11, seed=5)]
+    texts = [row["input"] for row in tiny.rows(11, seed=5)]
     together, alone = predictor(texts), [predictor([text])[0] for text in texts]
     for a, b in zip(together, alone, strict=True):
         assert a.label == b.label

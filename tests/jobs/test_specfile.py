@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, said: str) -> Non
 VALUES = st.fixed_dictionaries(
     {},
     optional={
-        "data.text": st.text(min_size=1, max_size=20),
+        "data.input": st.text(min_size=1, max_size=20),
         "data.labels": st.lists(st.text(max_size=8), min_size=2, max_size=5, unique=True),
         "data.near_duplicates": st.none() | st.floats(0.01, 1),
         "training.learning_rate": st.floats(1e-7, 10),
@@ -131,7 +131,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @given(VALUES)
-@example({"data.text": "\x85"})  # a line break to YAML
+@example({"data.input": "\x85"})  # a line break to YAML
 def test_what_is_dumped_loads_as_the_same_spec(values: dict[str, Any]) -> None:
     spec = specfile.parse(BASE | {"data": {"source": "/a.csv"}}).with_values(values)
     back = specfile.parse(yaml.safe_load(specfile.dump(spec)))

@@ -38,7 +38,7 @@ def trained(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path, epo
     net = model.trainable(spec, dataset.labels)
     rows = dataset.rows(place.storage, TRAIN)
     labels = [dataset.labels.index(label) for label in rows["label"]]
-    encoded = batches.encode(model.tokenizer(spec.base_model), list(rows["text"]), labels, 32)
+    encoded = batches.encode(model.tokenizer(spec.base_model), list(rows["input"]), labels, 32)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.005)
     for epoch in range(epochs):
         for batch in batches.epoch([len(ids) for ids in encoded.ids], 16, epoch):

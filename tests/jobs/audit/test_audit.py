@@ -32,9 +32,9 @@ def flip(label: str) -> str:
 
 def test_an_audit_finds_what_was_planted_and_writes_three_files(spec: Spec, place: Place) -> None:
     rows = tiny.rows(160)
-    rows[10]["text"] += " ask ann@mail.org"
-    rows[20]["text"] = "<b>schÃ¶n</b> " + rows[20]["text"]
-    rows[30]["text"] = "road " * 40
+    rows[10]["input"] += " ask ann@mail.org"
+    rows[20]["input"] = "<b>schÃ¶n</b> " + rows[20]["input"]
+    rows[30]["input"] = "road " * 40
     rows += [rows[0], {**rows[1], "label": ""}, {**rows[2], "label": flip(rows[2]["label"])}]
     made = audit.run(with_rows(spec, rows), place.settings)
     found = {finding.kind: finding.rows for finding in made.findings}
@@ -75,7 +75,7 @@ def test_what_comes_back_from_a_hand_is_what_the_next_version_has(spec: Spec, pl
 def test_masked_data_leaves_nothing_personal_in_what_an_audit_writes(spec: Spec, place: Place) -> None:
     rows = tiny.rows(160)
     for row in rows:
-        row["text"] += " ann@mail.org"
+        row["input"] += " ann@mail.org"
     made = audit.run(with_rows(spec, rows, data__pii="mask", audit__doubtful=0.9), place.settings)
     where = f"audits/tiny/{made.dataset}"
     assert [(f.severity, len(f.rows)) for f in made.findings if f.kind == "personal data: email"] == [("note", 160)]
@@ -86,7 +86,7 @@ def test_masked_data_leaves_nothing_personal_in_what_an_audit_writes(spec: Spec,
 def test_embeddings_are_those_of_serving(spec: Spec, tmp_path: Path) -> None:
     from jobs import model
 
-    texts = [row["text"] for row in tiny.rows(30)]
+    texts = [row["input"] for row in tiny.rows(30)]
     found = embed.embed(texts, spec, tmp_path / "vectors.npy", with_ray=False)
     serving = Predictor(model.base(spec.base_model, ("a", "b"), 0), model.tokenizer(spec.base_model), ("a", "b"), 32)
     np.testing.assert_allclose(found, [output.embedding for output in serving(texts)], atol=1e-5)
@@ -96,7 +96,7 @@ def test_embeddings_are_those_of_serving(spec: Spec, tmp_path: Path) -> None:
 def test_many_rows_are_embedded_through_ray_data_and_come_out_the_same(
     ray_session: str, spec: Spec, place: Place, tmp_path: Path
 ) -> None:
-    texts = [row["text"] for row in tiny.rows(1300)]  # three blocks, the last one short
+    texts = [row["input"] for row in tiny.rows(1300)]  # three blocks, the last one short
     streamed = embed.embed(texts, spec, tmp_path / "streamed.npy", with_ray=True)
     here = embed.embed(texts, spec, tmp_path / "here.npy", with_ray=False)
     np.testing.assert_allclose(streamed, here, atol=1e-5)
@@ -111,7 +111,7 @@ def test_of_flipped_labels_four_in_five_are_in_the_top_tenth(place: Place, tmp_p
     rows = preparation.load(spec).rows
     flipped = rows.sample(frac=0.05, random_state=0).index
     rows.loc[flipped, "label"] = rows.loc[flipped, "label"].map(flip)
-    rows[["text", "label", "group"]].to_csv(tmp_path / "flipped.csv", index=False)
+    rows[["input", "label", "group"]].to_csv(tmp_path / "flipped.csv", index=False)
     made = audit.run(
         spec.with_values({"data.source": str(tmp_path / "flipped.csv"), "data.group": "group"}), place.settings
     )

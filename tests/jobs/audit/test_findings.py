@@ -23,7 +23,7 @@ def text(i: int) -> str:
 
 
 def rows(count: int = 12, **columns: Any) -> pd.DataFrame:
-    made = pd.DataFrame({"text": [text(i) for i in range(count)], "label": ["a", "b"] * (count // 2)})
+    made = pd.DataFrame({"input": [text(i) for i in range(count)], "label": ["a", "b"] * (count // 2)})
     made["row"] = range(1, count + 1)
     made["split"] = (["train"] * 8 + ["validation"] * 2 + ["test"] * 2)[:count]
     return made.assign(**columns)
@@ -61,7 +61,7 @@ def test_clean_data_has_no_finding(spec: Spec) -> None:
 def test_near_texts_in_two_splits_are_an_error_and_come_first(spec: Spec) -> None:
     kept = rows()
     long = " ".join(text(i) for i in range(50, 53))
-    kept.loc[[0, 1, 11], "text"] = [long, f"{long} more", f"{long} less"]
+    kept.loc[[0, 1, 11], "input"] = [long, f"{long} more", f"{long} less"]
     found = findings(loaded(kept), measured(), spec)
     assert (found[0].kind, found[0].severity, found[0].rows) == ("leak", "error", (12,))
     assert found[0].examples[0].detail == "near row 1 (train)" or found[0].examples[0].detail == "near row 2 (train)"
@@ -71,7 +71,7 @@ def test_near_texts_in_two_splits_are_an_error_and_come_first(spec: Spec) -> Non
 
 def test_copies_in_two_given_splits_are_an_error_though_they_are_dropped(spec: Spec) -> None:
     given = rows()
-    given.loc[[3, 11], "text"] = [given["text"][0]] * 2
+    given.loc[[3, 11], "input"] = [given["input"][0]] * 2
     given.loc[[3, 11], "label"] = "a"
     kept, dropped = clean(given, 0.9)
     by_column = spec_with(spec, data__split={"by": "column", "column": "side"}, data__near_duplicates=0.9)
@@ -109,7 +109,7 @@ def test_each_kind_names_its_rows_the_worst_first(spec: Spec) -> None:
     languages = ["en"] * 12
     languages[5], languages[6] = "de", ""
     kept = rows()
-    kept.loc[8, "text"] = f"schÃ¶n {kept['text'][8]}"
+    kept.loc[8, "input"] = f"schÃ¶n {kept['input'][8]}"
     judged = np.ones(12, bool)
     seen = measured(tokens=tokens, languages=languages, neighbours=near, doubts=Doubts(doubt, suggested, wrong, judged))
     found = by_kind(findings(loaded(kept), seen, spec))

@@ -10,7 +10,7 @@ from jobs.data.clean import check_labels, clean, describe, normalise
 
 
 def frame(*rows: tuple[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["text", "label"]).assign(row=range(1, len(rows) + 1))
+    return pd.DataFrame(rows, columns=["input", "label"]).assign(row=range(1, len(rows) + 1))
 
 
 def reasons(rows: pd.DataFrame, near: float | None = 0.8) -> dict[int, str]:
@@ -53,7 +53,7 @@ def test_every_row_is_kept_or_dropped_and_what_is_kept_is_unique(rows) -> None:
     kept, dropped = clean(given_rows, 0.9)
     assert sorted([*kept["row"], *dropped["row"]]) == list(given_rows["row"])
     assert (dropped["reason"] != "").all()
-    keys = [normalise(text) for text in kept["text"]]
+    keys = [normalise(text) for text in kept["input"]]
     assert len(keys) == len(set(keys))
     assert "" not in keys
 

@@ -17,18 +17,18 @@ def frame(drawn) -> pd.DataFrame:
     return pd.DataFrame([(f"text {key}", label, split) for key, (label, split) in drawn.items()], columns=COLUMNS)
 
 
-COLUMNS = ["text", "label", "split"]
+COLUMNS = ["input", "label", "split"]
 
 
 @settings(max_examples=30)
 @given(rows, rows)
 def test_every_row_is_the_same_or_changed_in_a_way_that_is_named(one, two) -> None:
     found = compare(frame(one), frame(two))
-    assert {c.text for c in found.added} == {f"text {key}" for key in two.keys() - one.keys()}
-    assert {c.text for c in found.removed} == {f"text {key}" for key in one.keys() - two.keys()}
+    assert {c.input for c in found.added} == {f"text {key}" for key in two.keys() - one.keys()}
+    assert {c.input for c in found.removed} == {f"text {key}" for key in one.keys() - two.keys()}
     both = one.keys() & two.keys()
-    assert {c.text for c in found.relabelled} == {f"text {key}" for key in both if one[key][0] != two[key][0]}
-    assert {c.text for c in found.moved} == {f"text {key}" for key in both if one[key][1] != two[key][1]}
+    assert {c.input for c in found.relabelled} == {f"text {key}" for key in both if one[key][0] != two[key][0]}
+    assert {c.input for c in found.moved} == {f"text {key}" for key in both if one[key][1] != two[key][1]}
     assert found.same == sum(one[key] == two[key] for key in both)
     assert (found.before.rows, found.after.rows) == (len(one), len(two))
 

@@ -12,10 +12,10 @@ LABELS = ["bad", "good"]
 
 
 def frame(*texts: str) -> pd.DataFrame:
-    return pd.DataFrame({"text": texts, "label": "good", "row": range(1, len(texts) + 1)})
+    return pd.DataFrame({"input": texts, "label": "good", "row": range(1, len(texts) + 1)})
 
 
-def file(folder: Path, *lines: str, head: str = "row,text,label") -> Path:
+def file(folder: Path, *lines: str, head: str = "row,input,label") -> Path:
     path = folder / "fixes.csv"
     path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
     return path
@@ -26,7 +26,7 @@ def apply(rows: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_a_label_is_changed_and_an_empty_one_drops_the_row(tmp_path: Path) -> None:
-    path = file(tmp_path, "5,awful,bad,0.9", "1,fine,", head="row,text,label,doubt")
+    path = file(tmp_path, "5,awful,bad,0.9", "1,fine,", head="row,input,label,doubt")
     rows, dropped = apply(frame("fine", "great", "lovely", "warm", "awful"), path)
     assert list(rows["label"]) == ["good", "good", "good", "bad"]
     assert list(rows["row"]) == [2, 3, 4, 5]
@@ -45,7 +45,7 @@ def test_the_hash_follows_from_what_is_said_and_not_from_order_or_place(tmp_path
     [
         ("9,a,bad", "row 2 column 'row': the data has no row 9"),
         ("1,a,bad", "row 2 column 'row': row 1 is corrected twice"),
-        ("2,other,bad", "row 2 column 'text': 'other' is not what row 2 of the data says"),
+        ("2,other,bad", "row 2 column 'input': 'other' is not what row 2 of the data says"),
         ("2,b,baad", "row 2 column 'label': 'baad' is none of bad, good"),
         ("two,b,bad", "row 2 column 'row': 'two' is no row number"),
         ("-2,b,bad", "row 2 column 'row': '-2' is no row number"),
@@ -67,8 +67,8 @@ def test_files_that_are_no_corrections(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         corrections.read(tmp_path / "nowhere.csv")
     with pytest.raises(DataError, match="has no column label"):
-        corrections.read(file(tmp_path, "1,a", head="row,text"))
+        corrections.read(file(tmp_path, "1,a", head="row,input"))
     path = tmp_path / "latin.csv"
-    path.write_bytes("row,text,label\n1,schön,bad\n".encode("latin-1"))
+    path.write_bytes("row,input,label\n1,schön,bad\n".encode("latin-1"))
     with pytest.raises(DataError, match="line 2 byte 6: 0xf6 is not UTF-8"):
         corrections.read(path)

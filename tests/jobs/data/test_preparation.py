@@ -17,7 +17,7 @@ from tests import tiny
 
 
 def feedback(count: int, seed: int = 9) -> pd.DataFrame:
-    return pd.DataFrame(tiny.rows(count, seed))[["text", "label"]]
+    return pd.DataFrame(tiny.rows(count, seed))[["input", "label"]]
 
 
 def test_the_same_data_and_spec_give_the_same_version(spec: Spec, place: Place, tmp_path: Path) -> None:
@@ -52,18 +52,18 @@ def test_feedback_makes_a_new_version_that_keeps_the_old_splits(spec: Spec, plac
     assert (made.parent, made.origins[0], len(made.origins)) == (old.version, "source", 2)
     for split in SPLITS:
         both = made.rows(place.storage, split)
-        assert list(made.part(both, dataset.OLD)["text"]) == list(old.rows(place.storage, split)["text"])
+        assert list(made.part(both, dataset.OLD)["input"]) == list(old.rows(place.storage, split)["input"])
         assert len(made.part(both, dataset.NEW)) > 0
-    texts = [normalise(t) for split in SPLITS for t in made.rows(place.storage, split)["text"]]
+    texts = [normalise(t) for split in SPLITS for t in made.rows(place.storage, split)["input"]]
     assert len(texts) == len(set(texts))
 
 
 def test_feedback_that_repeats_old_texts_does_not_leak(spec: Spec, place: Place) -> None:
     old = preparation.prepare(spec, place.storage)
-    known = old.rows(place.storage, "test")[["text", "label"]]
+    known = old.rows(place.storage, "test")[["input", "label"]]
     made = preparation.extend(spec, place.storage, old, pd.concat([known, feedback(40)]))
     new = made.part(made.rows(place.storage, "train"), dataset.NEW)
-    assert not set(new["text"]) & set(known["text"])
+    assert not set(new["input"]) & set(known["input"])
     assert made.dropped["in the old version"] >= len(known)
 
 
@@ -71,13 +71,13 @@ def test_feedback_that_is_nearly_an_old_text_does_not_leak(spec: Spec, place: Pl
     spec = spec.with_values({"data.near_duplicates": 0.5})
     old = preparation.prepare(spec, place.storage)
     known = old.rows(place.storage, "test")
-    known = known[known["text"].str.split().str.len() >= 6]
-    nearly = pd.DataFrame({"text": known["text"] + " today", "label": known["label"]})
+    known = known[known["input"].str.split().str.len() >= 6]
+    nearly = pd.DataFrame({"input": known["input"] + " today", "label": known["label"]})
     made = preparation.extend(spec, place.storage, old, pd.concat([nearly, feedback(40)]))
     rows = made.all_rows(place.storage)
-    assert not set(rows["text"]) & set(nearly["text"])
+    assert not set(rows["input"]) & set(nearly["input"])
     assert made.dropped["near the old version"] >= len(nearly) > 0
-    keys = list(rows["text"].map(normalise))
+    keys = list(rows["input"].map(normalise))
     assert all(rows["split"][a] == rows["split"][b] for a, b in near.pairs(keys, 0.5))
 
 
@@ -98,14 +98,14 @@ def test_no_version_leaks(spec: Spec, place: Place, tmp_path: Path, by: str) -> 
     rows: list[dict[str, str]] = []
     for i, row in enumerate(tiny.rows(110)):
         side = draw.choice(SPLITS)
-        several = [row["text"], *(f"{row['text']} {word}" for word in draw.sample(tiny.FILLER, draw.randint(0, 2)))]
+        several = [row["input"], *(f"{row['input']} {word}" for word in draw.sample(tiny.FILLER, draw.randint(0, 2)))]
         same = {
             "label": row["label"],
             "document": str(i // 5),
             "side": side if by == "column" else "",
             "at": str(i // 3),
         }
-        rows += [same | {"text": text, "document": "" if by == "column" else same["document"]} for text in several]
+        rows += [same | {"input": text, "document": "" if by == "column" else same["document"]} for text in several]
     draw.shuffle(rows)
     changes = {
         "data.source": str(tiny.write_csv(tmp_path / "near.csv", rows)),
@@ -118,7 +118,7 @@ def test_no_version_leaks(spec: Spec, place: Place, tmp_path: Path, by: str) -> 
     first = preparation.prepare(spec, place.storage)
     for version in (first, preparation.extend(spec, place.storage, first, pd.DataFrame(rows[:40] + tiny.rows(60, 5)))):
         kept = version.all_rows(place.storage)
-        grams = [near.grams(normalise(text)) for text in kept["text"]]
+        grams = [near.grams(normalise(text)) for text in kept["input"]]
         near_pairs = [(a, b) for a, b in combinations(range(len(grams)), 2) if near.jaccard(grams[a], grams[b]) >= 0.4]
         assert near_pairs == []
         grouped = kept[kept["group"] != ""]
@@ -128,9 +128,9 @@ def test_no_version_leaks(spec: Spec, place: Place, tmp_path: Path, by: str) -> 
 def test_slices_stay_with_their_rows(spec: Spec, place: Place) -> None:
     spec = spec.with_values({"data.slices": ["document"]})
     old = preparation.prepare(spec, place.storage)
-    written = {row["text"]: row["document"] for row in tiny.rows(160)}
+    written = {row["input"]: row["document"] for row in tiny.rows(160)}
     kept = old.all_rows(place.storage)
-    assert list(kept["document"]) == [written[text] for text in kept["text"]]
+    assert list(kept["document"]) == [written[text] for text in kept["input"]]
     made = preparation.extend(spec.with_values({"data.slices": []}), place.storage, old, feedback(40))
     rows = made.rows(place.storage, "test")
     assert made.slices == ("document",)
@@ -139,7 +139,7 @@ def test_slices_stay_with_their_rows(spec: Spec, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slices", "said"), [(["text"], "'text' is a name of rehone's own"), (["a", "a"], "names a column twice")]
+    ("slices", "said"), [(["input"], "'input' is a name of rehone's own"), (["a", "a"], "names a column twice")]
 )
 def test_a_slice_has_a_name_of_its_own(spec: Spec, slices, said) -> None:
     with pytest.raises(ValueError, match=said):
@@ -163,7 +163,7 @@ def test_a_second_extension_is_new_against_the_first(spec: Spec, place: Place) -
     second = preparation.extend(spec, place.storage, first, feedback(60, 9))
     assert second.parent == first.version
     rows = second.rows(place.storage, "train")
-    assert list(second.part(rows, dataset.OLD)["text"]) == list(first.rows(place.storage, "train")["text"])
+    assert list(second.part(rows, dataset.OLD)["input"]) == list(first.rows(place.storage, "train")["input"])
 
 
 @pytest.mark.parametrize("count", [10, 11, 12, 13, 19])
@@ -196,7 +196,7 @@ def test_a_version_that_is_not_there(place: Place) -> None:
 
 def personal(folder: Path) -> Path:
     rows = tiny.rows(60)
-    rows[4]["text"] += " ask ann@mail.org"
+    rows[4]["input"] += " ask ann@mail.org"
     return tiny.write_csv(folder / "personal.csv", rows)
 
 
@@ -206,8 +206,8 @@ def test_masked_data_holds_nothing_personal_not_even_what_was_dropped(spec: Spec
     pd.concat([rows, rows.iloc[[4]]]).to_csv(source, index=False)
     changed = spec.with_values({"data.source": str(source), "data.pii": "mask"})
     made = preparation.prepare(changed, place.storage)
-    texts = [t for s in SPLITS for t in made.rows(place.storage, s)["text"]]
-    texts += list(place.storage.read_parquet(f"{made.place}/dropped.parquet").to_pandas()["text"])
+    texts = [t for s in SPLITS for t in made.rows(place.storage, s)["input"]]
+    texts += list(place.storage.read_parquet(f"{made.place}/dropped.parquet").to_pandas()["input"])
     assert sum("<EMAIL>" in text for text in texts) == 2
     assert not any("@" in text for text in texts)
     assert preparation.prepare(changed.with_values({"data.pii": "keep"}), place.storage).version != made.version
@@ -216,22 +216,22 @@ def test_masked_data_holds_nothing_personal_not_even_what_was_dropped(spec: Spec
 def test_masking_holds_for_feedback_too(spec: Spec, place: Place) -> None:
     masked = spec.with_values({"data.pii": "mask"})
     rows = feedback(40)
-    rows.loc[3, "text"] += " call +1 650 253 0000"
+    rows.loc[3, "input"] += " call +1 650 253 0000"
     made = preparation.extend(masked, place.storage, preparation.prepare(masked, place.storage), rows)
-    texts = [t for s in SPLITS for t in made.rows(place.storage, s)["text"]]
+    texts = [t for s in SPLITS for t in made.rows(place.storage, s)["input"]]
     assert sum("<PHONE>" in text for text in texts) == 1
 
 
 def corrected(spec: Spec, folder: Path, *lines: str) -> Spec:
     path = folder / "fixes.csv"
-    path.write_text("\n".join(["row,text,label", *lines]) + "\n")
+    path.write_text("\n".join(["row,input,label", *lines]) + "\n")
     return spec.with_values({"data.corrections": str(path)})
 
 
 def test_corrections_change_the_version_and_their_place_does_not(spec: Spec, place: Place, tmp_path: Path) -> None:
     first, second = tiny.rows(160)[:2]
     other = "negative" if first["label"] == "positive" else "positive"
-    lines = [f"1,{first['text']},{other}", f"2,{second['text']},"]
+    lines = [f"1,{first['input']},{other}", f"2,{second['input']},"]
     fixed = corrected(spec, tmp_path, *lines)
     made = preparation.prepare(fixed, place.storage)
     assert made.version != preparation.prepare(spec, place.storage).version
@@ -245,7 +245,7 @@ def test_corrections_change_the_version_and_their_place_does_not(spec: Spec, pla
 
 
 def test_feedback_extends_a_corrected_version_without_its_file(spec: Spec, place: Place, tmp_path: Path) -> None:
-    fixed = corrected(spec, tmp_path, f"2,{tiny.rows(160)[1]['text']},")
+    fixed = corrected(spec, tmp_path, f"2,{tiny.rows(160)[1]['input']},")
     old = preparation.prepare(fixed, place.storage)
     (tmp_path / "fixes.csv").unlink()
     made = preparation.extend(fixed, place.storage, old, feedback(40))
@@ -256,7 +256,7 @@ def test_a_correction_written_from_masked_texts_fits_the_unmasked_ones(
     spec: Spec, place: Place, tmp_path: Path
 ) -> None:
     changed = spec.with_values({"data.source": str(personal(tmp_path))})
-    text = pd.read_csv(changed.data.source)["text"][4].replace("ann@mail.org", "<EMAIL>")
+    text = pd.read_csv(changed.data.source)["input"][4].replace("ann@mail.org", "<EMAIL>")
     assert preparation.prepare(corrected(changed, tmp_path, f"5,{text},"), place.storage).dropped == {
         "dropped by a correction": 1
     }

@@ -42,7 +42,7 @@ def write(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     frame = source.load(DataSpec(source=str(write(tmp_path, kind)), group="document"))
-    assert list(frame["text"]) == [row["text"] for row in ROWS]
+    assert list(frame["input"]) == [row["text"] for row in ROWS]
     assert list(frame["label"]) == [row["label"] for row in ROWS]
     assert list(frame["group"]) == [row["document"] for row in ROWS]
     assert list(frame["row"]) == [1, 2, 3, 4, 5, 6]
@@ -74,7 +74,7 @@ def test_files_as_other_programs_write_them(tmp_path: Path, name: str, content: 
     (tmp_path / name).write_bytes(content)
     frame = source.load(DataSpec(source=str(tmp_path / name)))
     assert list(frame["label"]) == labels
-    assert list(frame["text"]) == ["a", "b"]
+    assert list(frame["input"]) == ["a", "b"]
 
 
 def test_a_folder_of_different_tables_is_refused(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_folder_of_different_tables_is_refused(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"source": "/nowhere.csv"}, "data.source /nowhere.csv: no such file"),
-        ({"text": "txt"}, "data.text: no column 'txt' (did you mean 'text'?)"),
+        ({"input": "txt"}, "data.input: no column 'txt' (did you mean 'text'?)"),
         ({"group": "zzz"}, "data.group: no column 'zzz' (columns are text, label, document)"),
     ],
 )
@@ -149,4 +149,4 @@ def test_of_several_files_the_faulty_one_is_named(tmp_path: Path) -> None:
 
 def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_text("text,label\n" + "word " * 40_000 + ",a\nshort,b\n")
-    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")))["text"][0]) == 199_999
+    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")))["input"][0]) == 199_999

@@ -13,7 +13,7 @@ from jobs.spec import DataSpec, SplitBy, SplitSpec
 def frame(groups: list[int], labels: list[str], times: list[object] | None = None) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "text": [f"t{i}" for i in range(len(labels))],
+            "input": [f"t{i}" for i in range(len(labels))],
             "label": labels,
             "group": [f"g{g}" if g else "" for g in groups],
             "time": times if times is not None else [None] * len(labels),

@@ -30,7 +30,7 @@ def test_without_feedback_there_are_old_rows_only(spec: Spec, place: Place) -> N
     made = preparation.prepare(spec, place.storage)
     rows = evaluate.answers(Always("positive"), made, place.storage, spec.evaluation)
     cards = evaluate.scorecards(rows, made.labels, spec.evaluation)
-    assert list(rows["input"]) == list(made.rows(place.storage, "test")["text"])
+    assert list(rows["input"]) == list(made.rows(place.storage, "test")["input"])
     assert set(cards) == {"old"}
     assert cards["old"].rows == made.size("test")
     assert cards["old"].metrics["accuracy"].value == made.counts["test"]["positive"] / made.size("test")
@@ -43,6 +43,6 @@ def test_feedback_is_scored_apart_and_on_no_row_of_the_old(spec: Spec, place: Pl
     cards = evaluate.scorecards(rows, new.labels, spec.evaluation)
     assert cards["old"].rows == old.size("test")
     assert cards["new"].rows == new.size("test") - old.size("test")
-    assert set(rows["input"][rows["slice"] == "old"]) == set(old.rows(place.storage, "test")["text"])
+    assert set(rows["input"][rows["slice"] == "old"]) == set(old.rows(place.storage, "test")["input"])
     assert cards["new"].per_label["negative"].recall == 1
     assert cards["new"].per_label["positive"].recall == 0

@@ -64,10 +64,10 @@ def knowing(base_model: Path) -> Predictor:
 
 def test_the_words_that_carry_the_label_are_named_and_no_other(knowing: Predictor) -> None:
     for row in tiny.rows(8, seed=8):
-        made = knowing.explain(row["text"], None, 8)
+        made = knowing.explain(row["input"], None, 8)
         assert made.label == row["label"]
         named = {word.word for word in made.words if abs(word.attribution) > 1e-6}
-        assert named == set(row["text"].split()) & {*tiny.GOOD, *tiny.BAD}
+        assert named == set(row["input"].split()) & {*tiny.GOOD, *tiny.BAD}
         assert {word.attribution > 0 for word in made.words if word.word in named} == {True}
 
 
@@ -106,7 +106,7 @@ def test_a_text_without_words_has_nothing_to_name(knowing: Predictor) -> None:
 
 
 def test_answers_are_the_same_while_another_thread_explains(knowing: Predictor) -> None:
-    texts = [row["text"] for row in tiny.rows(16, seed=5)]
+    texts = [row["input"] for row in tiny.rows(16, seed=5)]
     expected = [o.confidence for o in knowing(texts)]
     ended = threading.Event()
 
@@ -125,7 +125,7 @@ def test_answers_are_the_same_while_another_thread_explains(knowing: Predictor) 
 
 
 def test_cutting_named_words_costs_more_than_cutting_others(knowing: Predictor) -> None:
-    made = faithfulness.check(knowing, [row["text"] for row in tiny.rows(15, seed=6)], 8)
+    made = faithfulness.check(knowing, [row["input"] for row in tiny.rows(15, seed=6)], 8)
     assert made.texts == 15
     assert made.named > made.chance + 0.05
     assert "15 texts, 20% of the words cut" in highlight.faithfulness(made)
@@ -144,9 +144,9 @@ def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, tmp_
     loop.run(job, rank=0, world=1, threads=1, report=report)
     net = model.load(tmp_path, spec.base_model, LABELS, merge=True)
     made = Predictor(net, model.tokenizer(model.locate(spec.base_model)), LABELS, 64)
-    found = faithfulness.check(made, list(rows["text"].tail(40)), 16)
+    found = faithfulness.check(made, list(rows["input"].tail(40)), 16)
     assert found.named > 2 * max(found.chance, 0.02)
-    worst = max(abs(made.explain(text, None, 32).gap) for text in rows["text"].tail(20))
+    worst = max(abs(made.explain(text, None, 32).gap) for text in rows["input"].tail(20))
     assert worst < 0.02
 
 

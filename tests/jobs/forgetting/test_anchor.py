@@ -32,7 +32,7 @@ def test_it_is_the_old_test_rows_unless_a_file_is_named(spec: Spec, place: Place
     old = preparation.prepare(spec, place.storage)
     new = preparation.extend(spec, place.storage, old, pd.DataFrame(tiny.rows(60, seed=9)))
     made = anchor.load(spec, new, place.storage)
-    assert set(made.rows["text"]) == set(old.rows(place.storage, "test")["text"])
+    assert set(made.rows["input"]) == set(old.rows(place.storage, "test")["input"])
     assert len(made.new) == new.size("test") - old.size("test")
     measured = anchor.measure(Positive(), made, new.labels, "accuracy")
     assert measured.anchor == old.counts["test"]["positive"] / old.size("test")
@@ -48,11 +48,11 @@ def test_rows_of_a_file_that_are_trained_on_are_left_out_and_said(
     spec: Spec, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = preparation.prepare(spec, place.storage)
-    seen = made.rows(place.storage, "train").head(3)[["text", "label"]].to_dict("records")
-    fresh = [{"text": f"unseen {r['text']}", "label": r["label"]} for r in tiny.rows(5, seed=7)]
+    seen = made.rows(place.storage, "train").head(3)[["input", "label"]].to_dict("records")
+    fresh = [{"input": f"unseen {r['input']}", "label": r["label"]} for r in tiny.rows(5, seed=7)]
     mixed = with_file(spec, tmp_path / "anchor.csv", [*seen, *fresh])
     loaded = anchor.load(mixed, made, place.storage)
-    assert list(loaded.rows["text"]) == [row["text"] for row in fresh]
+    assert list(loaded.rows["input"]) == [row["input"] for row in fresh]
     assert "3 of 8 rows are trained on and left out" in capsys.readouterr().err
     with pytest.raises(DataError, match="every row of it is a training row"):
         anchor.load(with_file(spec, tmp_path / "seen.csv", seen), made, place.storage)
@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_used_is_found_by_a_check(spec: Spec, tmp_path: Pa
     with pytest.raises(DataError, match="no such file"):
         anchor.check(spec.with_values({"evaluation.anchor": str(tmp_path / "none.csv")}))
     with pytest.raises(DataError, match="'happy'"):
-        anchor.check(with_file(spec, tmp_path / "odd.csv", [{"text": "so", "label": "happy"}]))
+        anchor.check(with_file(spec, tmp_path / "odd.csv", [{"input": "so", "label": "happy"}]))
 
 
 def test_its_path_is_relative_to_the_spec_file(tmp_path: Path, base_model: Path) -> None:

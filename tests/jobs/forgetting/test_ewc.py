@@ -23,7 +23,7 @@ LABELS = ("negative", "positive")
 
 
 def encoded(spec: Spec, count: int = 6) -> Encoded:
-    texts = [row["text"] for row in tiny.rows(count, seed=3)]
+    texts = [row["input"] for row in tiny.rows(count, seed=3)]
     return batches.encode(model.tokenizer(spec.base_model), texts, [0] * count, 32)
 
 

@@ -92,10 +92,10 @@ def test_old_rows_come_back_as_often_as_the_recipe_says(spec: Spec, place: Place
     old = preparation.prepare(spec, place.storage)
     new = preparation.extend(spec, place.storage, old, pd.DataFrame(tiny.rows(60, seed=9)))
     rows = train.work(spec, new, place.storage, Path("x"), Recipe("x", times)).train
-    before = old.rows(place.storage, "train")["text"]
-    assert rows["text"].isin(before).sum() == round(times * len(before))
-    assert (~rows["text"].isin(before)).sum() == new.size("train") - old.size("train")
-    assert rows["text"].value_counts().max() == max(1, times)
+    before = old.rows(place.storage, "train")["input"]
+    assert rows["input"].isin(before).sum() == round(times * len(before))
+    assert (~rows["input"].isin(before)).sum() == new.size("train") - old.size("train")
+    assert rows["input"].value_counts().max() == max(1, times)
 
 
 def test_a_recipe_that_holds_weights_takes_old_rows_to_judge_them_by(spec: Spec, place: Place) -> None:
@@ -105,7 +105,7 @@ def test_a_recipe_that_holds_weights_takes_old_rows_to_judge_them_by(spec: Spec,
     held = train.work(spec, new, place.storage, Path("x"), Recipe("x", 0, ewc_lambda=5)).consolidation
     assert held is not None
     assert (held.strength, len(held.rows)) == (5, 30)
-    assert held.rows["text"].isin(old.rows(place.storage, "train")["text"]).all()
+    assert held.rows["input"].isin(old.rows(place.storage, "train")["input"]).all()
 
 
 def test_a_remedy_named_twice_is_refused(spec: Spec) -> None:
