@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ class Story:
     """With the phase of the traffic each one fell in."""
     marks: dict[str, int] = field(default_factory=dict)
     """Number of predictions sent when something happened: shift, alarm, retrain, promotion."""
+    watch: Future[None] | None = None
     at: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -83,6 +85,16 @@ class Story:
     def mark(self, name: str, traffic: Traffic) -> None:
         if name not in self.marks:
             self.marks[name], self.at[name] = len(traffic.sent), time.monotonic()
+
+    def wait_for(self, happened: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        """Raises RehoneError when it did not happen in time, and what the watch raised when that has ended."""
+        until = time.monotonic() + seconds
+        while not happened():
+            if self.watch is not None and self.watch.done():
+                self.watch.result()
+            if time.monotonic() > until:
+                raise RehoneError(f"{otherwise} within {seconds:g} s")
+            time.sleep(0.2)
 
 
 def run(settings: Settings, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -153,19 +165,19 @@ def _watching(spec: Spec, place: Place, jobs: str, story: Story, traffic: Traffi
         if decision.action == "retrain":
             story.mark("retrain", traffic)
 
-    thread = threading.Thread(target=controller.watch, args=(spec, place, jobs, decided, ended), name="watch")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1, "watch") as pool:
+        story.watch = pool.submit(controller.watch, spec, place, jobs, decided, ended)
+        try:
+            yield
+        finally:
+            ended.set()
+    story.watch.result()
 
 
 def _calm(rows: list[Row], story: Story, traffic: Traffic, spec: Spec) -> None:
     with story.stage("phase 1", f"{len(rows)} tweets nobody has trained on; nothing should ring"):
         traffic.send("tweets", rows)
-        _wait_for(
+        story.wait_for(
             lambda: len(story.decisions) == len(rows) // spec.monitoring.window, 60, "the windows were not judged"
         )
         say(f"   accuracy {traffic.accuracy('tweets'):.3f}, {len(story.decisions)} decision(s)")
@@ -181,7 +193,7 @@ def _shift(movies: list[Row], sizes: Sizes, story: Story, traffic: Traffic, plac
                 break
             traffic.send("movies", [row for row, _ in zip(stream, range(50), strict=False)])
             traffic.give_labels("movies", sizes.labelled_share, sizes.label_delay)
-        _wait_for(lambda: "retrain" in story.marks, 90, "no retraining was decided")
+        story.wait_for(lambda: "retrain" in story.marks, 90, "no retraining was decided")
         say(f"   accuracy {traffic.accuracy('movies'):.3f}; a job retrains, traffic goes on")
         before = place.registry.champion(spec.name).version
         while not controller.retrained(spec, place):
@@ -192,7 +204,7 @@ def _shift(movies: list[Row], sizes: Sizes, story: Story, traffic: Traffic, plac
         champion = place.registry.champion(spec.name).version
         if champion == before:
             raise RehoneError(f"the retraining was not promoted: {place.registry.versions(spec.name)[-1].tags}")
-        _wait_for(
+        story.wait_for(
             lambda: traffic.send("movies while retraining", [next(stream)])[0].version == champion,
             60,
             "serving did not swap",
@@ -205,14 +217,6 @@ def _after(movies: list[Row], tweets: list[Row], story: Story, traffic: Traffic)
     with story.stage("phase 3", "more movie reviews and tweets that no version has seen"):
         traffic.send("movies after", movies)
         traffic.send("tweets after", tweets)
-
-
-def _wait_for(happened: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    until = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > until:
-            raise RehoneError(f"{otherwise} within {seconds:g} s")
-        time.sleep(0.2)
 
 
 def _summary(spec: Spec, place: Place, story: Story, traffic: Traffic) -> dict[str, Any]:
