@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -33,6 +34,12 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="The dataset versions that are kept: list, show, diff.")
 app.add_typer(data_app, name="data")
 
+jobs_app = typer.Typer(no_args_is_help=True, help="The jobs of a cluster: list, logs, stop, wait.")
+app.add_typer(jobs_app, name="jobs")
+
+cluster_app = typer.Typer(no_args_is_help=True, help="A cluster: start one here, end it, see how it is, what it lacks.")
+app.add_typer(cluster_app, name="cluster")
+
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The project's YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the spec.")]
 DataVersion = Annotated[str, typer.Argument(metavar="VERSION", help="NAME/VERSION, or the start of the version.")]
@@ -44,6 +51,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Address = Annotated[
     str | None, typer.Option(metavar="URL", help="Job API of a Ray cluster: run there as a job and follow it here.")
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="URL", help="Job API of the cluster; RAY_API_SERVER_ADDRESS or the local one if not given."
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `rehone jobs list` shows it.")]
+Takes = Annotated[
+    str,
+    typer.Option(
+        "--resources", metavar="TEXT", help="With --address: what the verb itself takes, as cpus=1,gpus=0,memory=2GiB."
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="With --address: submit, print the job's id and return.")]
 
 
 @app.command(epilog="Example: `rehone init project.yaml`")
@@ -69,7 +90,7 @@ def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
     loaded = _spec(spec, set_)
     rows = preparation.check(loaded)
     anchor.check(loaded)
-    model.check(loaded.base_model, loaded.training.max_length)
+    model.check(loaded)
     counts = {str(k): int(v) for k, v in rows["split"].value_counts().items()}
     said = ", ".join(f"{n} {name}" for name, n in counts.items())
     _answer(
@@ -119,7 +140,7 @@ def audit(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, 
     from jobs.audit import show
 
     loaded = _spec(spec, _corrected(set_, corrections))
-    model.check(loaded.base_model, loaded.training.max_length)
+    model.check(loaded)
     made = audit_.run(loaded, Settings.from_environment())
     _answer(made, json, show.audit(made))
     if made.leaks:
@@ -157,21 +178,30 @@ def data_diff(
     json: Json = False,
 ) -> None:
     """Rows added, removed, relabelled and moved between two versions; labels and lengths side by side."""
+    from jobs import tasks
     from jobs.data import compare, dataset, show
 
     storage = _storage()
     a, b = dataset.find(storage, before), dataset.find(storage, after)
-    found = compare.compare(a.all_rows(storage), b.all_rows(storage))
+    found = compare.compare(a.all_rows(storage), b.all_rows(storage), tasks.get(b.task).inputs)
     _answer(found, json, show.difference(a, b, found, rows))
 
 
 @app.command(epilog="Example: `rehone tune examples/sentiment.yaml --set sweep.trials=8`")
-def tune(spec: SpecPath, set_: Set = None, address: Address = None, *, json: Json = False) -> None:
+def tune(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    resources: Takes = "",
+    *,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
     """Search hyperparameters with Ray Tune; `train --tuned` uses the winner."""
     from jobs import pipeline, show
 
     loaded, place = _checked(spec, set_), _place()
-    if _submitted(address, "tune", spec, set_):
+    if _sent("tune", address, loaded, resources, detach=detach, json=json, spec=spec, overrides=set_):
         return
     with _ray(loaded, place):
         _, swept = pipeline.tune_spec(loaded, pipeline.prepare(loaded, place), place)
@@ -184,7 +214,9 @@ def train(
     set_: Set = None,
     address: Address = None,
     corrections: Corrections = None,
+    resources: Takes = "",
     *,
+    detach: Detach = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the values that the last sweep found best.")] = False,
     json: Json = False,
 ) -> None:
@@ -196,7 +228,8 @@ def train(
     loaded, place = _checked(spec, set_), _place()
     if tuned:
         loaded = loaded.with_values(pipeline.tuned(loaded, place))
-    if _submitted(address, "train", spec, set_, *(["--tuned"] if tuned else [])):
+    more = ["--tuned"] if tuned else []
+    if _sent("train", address, loaded, resources, *more, detach=detach, json=json, spec=spec, overrides=set_):
         return
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
@@ -205,6 +238,82 @@ def train(
     result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
     _refuse_unless(verdict)
+
+
+class Verb(StrEnum):
+    """What can be sent to Kubernetes."""
+
+    TRAIN = "train"
+    TUNE = "tune"
+
+
+@app.command(
+    epilog="Example: `rehone submit train project.yaml --kubernetes --image registry.example.com/rehone:0.1.0-cpu`"
+)
+def submit(
+    verb: Annotated[Verb, typer.Argument(help="What to run there.")],
+    spec: SpecPath,
+    set_: Set = None,
+    image: Annotated[str | None, typer.Option(envvar="REHONE_IMAGE", help="The image, as k8s/ has it.")] = None,
+    namespace: Annotated[str, typer.Option(help="Where the RayJob goes.")] = "rehone-training",
+    name: Annotated[str | None, typer.Option(help="Name of the RayJob; the same name twice is one job.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Kueue's LocalQueue: start when all of it fits.")] = None,
+    data_claim: Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /data.")] = None,
+    memory: Annotated[str, typer.Option(help="Memory of the head and of each worker.")] = "8Gi",
+    deadline: Annotated[int, typer.Option(metavar="SECONDS", help="Stop it when it takes longer.")] = 86400,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    *,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="As a RayJob with a cluster of its own.")] = False,
+    tuned: Annotated[bool, typer.Option("--tuned", help="train: with what the last sweep found best.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended; fails when it did not succeed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest and send nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a verb on Kubernetes as a RayJob that the KubeRay operator carries out."""
+    import yaml
+
+    from cluster import kubernetes as k8s
+    from cluster.console import say
+    from cluster.errors import ClusterError
+    from jobs import specfile
+
+    if not kubernetes:
+        raise UserError("say where", mend=f"--kubernetes, or `rehone {verb} SPEC --address URL` for a running cluster")
+    if image is None:
+        raise UserError("no image is named", where="--image", mend="pass --image or set REHONE_IMAGE")
+    loaded = _spec(spec, set_)
+    named = {"data.source": loaded.data.source, "data.corrections": loaded.data.corrections}
+    named |= {"base_model": loaded.base_model, "evaluation.anchor": loaded.evaluation.anchor}
+    work = k8s.Work(
+        name=name or k8s.new_name(loaded.name, verb),
+        arguments=[verb.value, k8s.SPEC_FILE, *(["--tuned"] if tuned else [])],
+        spec=specfile.dump(loaded),
+        model=loaded.name,
+        image=image,
+        workers=loaded.scaling.workers if verb is Verb.TRAIN else loaded.sweep.concurrent,
+        cpus=loaded.scaling.cpus_per_worker,
+        gpu=loaded.scaling.use_gpu,
+        memory=memory,
+        namespace=namespace,
+        queue=queue,
+        claim=data_claim,
+        paths={key: path for key, path in named.items() if path and path.startswith("/")},
+        deadline_seconds=deadline,
+    )
+    manifest = k8s.rayjob(work)
+    if dry_run:
+        _answer(manifest, json, yaml.safe_dump(manifest, sort_keys=False))
+        return
+    api = k8s.connect(context)
+    created = k8s.create(api, manifest)
+    status = k8s.wait(api, namespace, work.name, say) if wait else None
+    result = {"name": work.name, "namespace": namespace, "created": created, "status": status}
+    look = f"kubectl -n {namespace} get rayjob {work.name}"
+    _answer(result, json, f"{work.name} {status or ('created' if created else 'is there already')}; {look}")
+    if status not in {None, "SUCCEEDED"}:
+        raise ClusterError(
+            f"{work.name} ended {status}", where=namespace, mend=f"kubectl -n {namespace} logs job/{work.name}"
+        )
 
 
 @app.command(epilog="Example: `rehone evaluate examples/sentiment.yaml --model-version champion`")
@@ -227,7 +336,7 @@ def evaluate(
     folder = place.registry.download(version)
     predictor = Predictor.load(folder)
     rows = evaluate_.answers(predictor, data, place.storage, loaded.evaluation)
-    made = evaluate_.evaluate(rows, predictor, folder, data.labels, loaded.evaluation)
+    made = evaluate_.evaluate(rows, predictor, folder, data, loaded.evaluation)
     _answer({"version": version.version, **made.to_dict()}, json, show.evaluation(made))
 
 
@@ -262,7 +371,9 @@ def reproduce(
     model: Annotated[str, typer.Argument(metavar="SPEC|NAME", help="The project's YAML file, or the model's name.")],
     version: Annotated[str, typer.Argument(help="Number or alias of the version.")],
     address: Address = None,
+    resources: Takes = "",
     *,
+    detach: Detach = False,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest difference of a figure that is let pass.")] = 0,
     json: Json = False,
 ) -> None:
@@ -273,10 +384,8 @@ def reproduce(
     place = _place()
     wanted = _version(place, name, version)
     found = reproduce_.origin(place, wanted)
-    if address is not None:
-        from cluster.submit import run_and_follow
-
-        run_and_follow(address, ["reproduce", name, str(wanted.version), "--tolerance", str(tolerance)])
+    more = [name, str(wanted.version), "--tolerance", str(tolerance)]
+    if _sent("reproduce", address, found.spec, resources, *more, detach=detach, json=json):
         return
     with _ray(found.spec, place):
         made = reproduce_.reproduce(found, wanted, place, tolerance)
@@ -350,7 +459,7 @@ def serve(
 @app.command(epilog="Example: `rehone predict examples/sentiment.yaml 'what a day' 'never again'`")
 def predict(
     spec: SpecPath,
-    inputs: Annotated[list[str], typer.Argument(help="Texts to label.")],
+    inputs: Annotated[list[str], typer.Argument(help="Texts to label; image files when the task reads images.")],
     url: Annotated[str | None, typer.Option(help="Base URL of the server; the running one when not given.")] = None,
     *,
     json: Json = False,
@@ -361,7 +470,7 @@ def predict(
 
     loaded, place = _spec(spec, None), _place()
     with Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name) as client:
-        answer = client.predict(inputs)
+        answer = client.predict(_inputs(loaded, inputs))
     lines = [
         f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)
     ]
@@ -371,11 +480,13 @@ def predict(
 @app.command(epilog="Example: `rehone explain examples/sentiment.yaml 'what a lovely day'`")
 def explain(
     spec: SpecPath,
-    inputs: Annotated[list[str] | None, typer.Argument(help="Texts to explain.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Texts to explain, or image files.")] = None,
     set_: Set = None,
     label: Annotated[str | None, typer.Option(help="The label to speak of; the predicted one when not given.")] = None,
     model_version: Annotated[str, typer.Option(help="Number or alias of the version.")] = "champion",
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with coloured words as well.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with what speaks for it in colour as well.")
+    ] = None,
     check: Annotated[
         int | None,
         typer.Option(metavar="ROWS", min=1, help="Instead: are explanations of this many test rows true to the model?"),
@@ -383,14 +494,14 @@ def explain(
     *,
     json: Json = False,
 ) -> None:
-    """Show which words speak for a label, by integrated gradients. Needs no server."""
+    """Show which words, or which places of an image, speak for a label (integrated gradients). Needs no server."""
     from jobs.card import page
     from jobs.data import dataset
     from jobs.explain import faithfulness, highlight
     from jobs.predictor import Predictor
 
     if bool(inputs) == (check is not None):
-        raise UserError("needs either texts to explain or --check ROWS")
+        raise UserError("needs either inputs to explain or --check ROWS")
     loaded, place = _spec(spec, set_), _place()
     version = _version(place, loaded.name, model_version)
     model, steps = Predictor.load(place.registry.download(version)), loaded.serving.explain_steps
@@ -399,7 +510,7 @@ def explain(
         faithful = faithfulness.on_test_rows(model, data, place.storage, check, steps)
         _answer(faithful, json, highlight.faithfulness(faithful))
         return
-    found = [model.explain(text, label, steps) for text in inputs or []]
+    found = [model.explain(given, label, steps) for given in _inputs(loaded, inputs or [])]
     if html is not None:
         page.write(html, highlight.page(found))
     text = highlight.coloured(found) if sys.stdout.isatty() else highlight.plain(found)
@@ -431,13 +542,21 @@ def watch(
 
 
 @app.command(epilog="Example: `rehone retrain examples/sentiment.yaml`")
-def retrain(spec: SpecPath, set_: Set = None, address: Address = None, *, json: Json = False) -> None:
+def retrain(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    resources: Takes = "",
+    *,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
     """Train on old data and labelled feedback now, judge, promote if better."""
     from monitoring import retrain as retrain_
     from monitoring import show
 
     loaded, place = _spec(spec, set_), _place()
-    if _submitted(address, "retrain", spec, set_):
+    if _sent("retrain", address, loaded, resources, detach=detach, json=json, spec=spec, overrides=set_):
         return
     with _ray(loaded, place):
         made = retrain_.retrain(loaded, place)
@@ -455,6 +574,121 @@ def status(spec: SpecPath, *, json: Json = False) -> None:
 
     found = controller.status(_spec(spec, None), _place())
     _answer(found, json, show.status(found))
+
+
+@jobs_app.command("list", epilog="Example: `rehone jobs list --address http://head:8265`")
+def jobs_list(address: Where = None, *, json: Json = False) -> None:
+    """List jobs, oldest first."""
+    from cluster import show
+    from cluster.sdk import Cluster
+
+    found = Cluster(address).jobs()
+    _answer(found, json, show.jobs(found))
+
+
+@jobs_app.command("logs", epilog="Example: `rehone jobs logs -f rehone-train-3f2a9c01`")
+def jobs_logs(
+    job: JobId,
+    address: Where = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended; its exit code is ours.")] = False,
+    json: Json = False,
+) -> None:
+    """Print a job's log."""
+    from cluster.follow import Follower, attend, raise_unless_succeeded
+    from cluster.sdk import Cluster
+
+    found = Cluster(address).job(job)
+    if not follow:
+        log = found.logs()
+        _answer({"submission_id": found.id, "log": log}, json, log.rstrip("\n"))
+        return
+    write = _to_stderr if json else _to_stdout
+    ended = attend(Follower(found.cluster.api, found.id, write))
+    if json:
+        _answer(ended, json, "")
+    raise_unless_succeeded(ended, found.cluster.address)
+
+
+@jobs_app.command("stop", epilog="Example: `rehone jobs stop rehone-train-3f2a9c01`")
+def jobs_stop(job: JobId, address: Where = None, *, json: Json = False) -> None:
+    """End a job: it is asked to, and killed if it does not."""
+    from cluster import show
+    from cluster.sdk import Cluster
+
+    found = Cluster(address).job(job)
+    found.stop()
+    ended = found.cluster.api.wait(found.id)
+    _answer(ended, json, show.job(ended))
+
+
+@jobs_app.command("wait", epilog="Example: `rehone jobs wait rehone-train-3f2a9c01 && rehone models`")
+def jobs_wait(job: JobId, address: Where = None, *, json: Json = False) -> None:
+    """Wait for a job's end; its exit code is ours."""
+    from cluster import show
+    from cluster.follow import raise_unless_succeeded
+    from cluster.sdk import Cluster
+
+    found = Cluster(address).job(job)
+    ended = found.follow(lambda _: None)
+    _answer(ended, json, show.job(ended))
+    raise_unless_succeeded(ended, found.cluster.address)
+
+
+@cluster_app.command("up", epilog="Example: `rehone cluster up --cpus 8`")
+def cluster_up(
+    cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs; those of the machine when not given.")] = None,
+    *,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Let anybody in who reaches its ports.")] = False,
+    json: Json = False,
+) -> None:
+    """Start a cluster of one node on this machine that stays, with a token, and say how to use it."""
+    from cluster import local, show
+
+    made = local.up(Settings.from_environment(), cpus=cpus, token=not no_token)
+    _answer(made, json, show.local(made))
+
+
+@cluster_app.command("down", epilog="Example: `rehone cluster down`")
+def cluster_down(*, json: Json = False) -> None:
+    """End the cluster that `up` has started, with the jobs on it. No other cluster is touched."""
+    from cluster import local
+
+    ended = local.down(Settings.from_environment())
+    _answer(ended, json, f"ended the cluster at {ended.address}")
+
+
+@cluster_app.command("status", epilog="Example: `rehone cluster status`")
+def cluster_status(address: Where = None, *, json: Json = False) -> None:
+    """Where the cluster is and which jobs run on it."""
+    from cluster import show
+    from cluster.sdk import Cluster
+
+    found = Cluster(address)
+    running = [job for job in found.jobs() if not job.ended]
+    text = f"{found.address} answers, {len(running)} job(s) running"
+    _answer(
+        {"address": found.address, "running": running}, json, "\n".join([text, *([show.jobs(running)] * bool(running))])
+    )
+
+
+@cluster_app.command("doctor", epilog="Example: `rehone cluster doctor examples/sentiment.yaml`")
+def cluster_doctor(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="What it wants is looked for too.")] = None,
+    address: Where = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Find what usually goes wrong and name the mend of each: exit code 1 when something is found."""
+    from cluster import show
+    from cluster.sdk import Cluster
+
+    found = Cluster(address)
+    scaling = _spec(spec, None).scaling if spec else None
+    findings = found.doctor(gpus=scaling.workers if scaling and scaling.use_gpu else 0)
+    _answer(findings, json, show.findings(findings, found.address))
+    if findings:
+        raise RehoneError(f"{len(findings)} finding(s)", where=found.address)
 
 
 @app.command(epilog="Example: `rehone demo`")
@@ -500,7 +734,7 @@ def _checked(path: Path, overrides: list[str] | None) -> Spec:
     spec = _spec(path, overrides)
     preparation.check(spec)
     anchor.check(spec)
-    model.check(spec.base_model, spec.training.max_length)
+    model.check(spec)
     return spec
 
 
@@ -530,21 +764,59 @@ def _version(place: Place, model: str, name: str) -> Any:
     return found
 
 
-def _submitted(address: str | None, verb: str, spec: Path, overrides: list[str] | None, *more: str) -> bool:
-    """Whether the verb ran as a job at `address`. Raises ClusterError when the job failed."""
-    if address is None:
-        return False
-    from cluster.submit import run_and_follow
+def _sent(
+    verb: str,
+    address: str | None,
+    loaded: Spec,
+    resources: str,
+    *arguments: str,
+    detach: bool,
+    json: bool,
+    spec: Path | None = None,
+    overrides: list[str] | None = None,
+) -> bool:
+    """Whether the verb ran as a job at the address given, or else the environment's. Raises JobFailedError."""
+    from cluster import remote
+    from cluster.submit import Resources
+    from jobs.provenance import code_version
 
-    settings = [word for override in overrides or [] for word in ("--set", override)]
-    run_and_follow(address, [verb, str(spec.resolve()), *settings, *more])
+    settings = Settings.from_environment()
+    where = address or remote.address(settings)
+    if where is None:
+        return False
+    known = {"model": loaded.name, "spec": loaded.hash, "code": code_version()}
+    request = remote.Request(verb, spec, tuple(overrides or ()), arguments, Resources.parse(resources), known)
+    made = remote.run(request, where, settings, detach=detach, json=json)
+    if json:
+        _answer(made, json, "")
     return True
+
+
+def _inputs(spec: Spec, given: list[str]) -> list[str]:
+    """What was typed, as the task keeps it: a text as it is, an image from its file. Raises UserError."""
+    from jobs import tasks
+
+    made = []
+    for one in given:
+        try:
+            made.append(tasks.get(spec.task).inputs.read(one, Path()))
+        except ValueError as error:
+            raise UserError(str(error), where=one[:80]) from None
+    return made
 
 
 def _answer(value: Any, json: bool, text: str) -> None:
     from pydantic_core import to_json
 
     print(to_json(value, indent=2).decode() if json else text)
+
+
+def _to_stdout(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _to_stderr(text: str) -> None:
+    print(text, end="", flush=True, file=sys.stderr)
 
 
 def _refuse_unless(verdict: Any) -> None:

@@ -29,13 +29,14 @@ from sklearn.linear_model import LogisticRegression
 from cluster.console import say
 from cluster.session import prepare_environment
 from examples import sentiment_data
-from jobs import loop, model, show, specfile, tune
+from jobs import loop, model, show, specfile, tasks, tune
 from jobs.forgetting.ewc import Consolidation
 from jobs.loop import Work
 from jobs.predictor import Predictor
 from jobs.spec import Spec
 
 LABELS = ("negative", "positive")
+TASK = tasks.get("text-classification")
 SPEC = Path(__file__).resolve().parents[1] / "examples" / "sentiment.yaml"
 TEST_ROWS = 500
 Accuracy = tuple[float, float]
@@ -84,7 +85,7 @@ def domain(name: str, rows: int, seed: int) -> Domain:
 
 def frozen(spec: Spec, tweets: Domain, movies: Domain) -> dict[str, Accuracy]:
     """The encoder as it is, with a logistic regression on its embeddings."""
-    made = predictor(spec, model.base(spec.base_model, LABELS, 0))
+    made = predictor(spec, model.base(TASK, spec.base_model, LABELS, 0))
     vectors = {id(f): embed(made, f) for d in (tweets, movies) for f in (d.train, d.test)}
 
     def trained(*frames: pd.DataFrame) -> Accuracy:
@@ -149,7 +150,7 @@ def train(
 
 
 def accuracy(spec: Spec, folder: Path, *domains: Domain) -> Accuracy:
-    made = predictor(spec, model.load(folder, spec.base_model, LABELS, merge=True))
+    made = predictor(spec, model.load(folder, TASK, spec.base_model, LABELS, merge=True))
     scores = (
         np.mean([o.label == label for o, label in zip(made(list(d.test["input"])), d.test["label"], strict=True)])
         for d in domains
@@ -158,7 +159,7 @@ def accuracy(spec: Spec, folder: Path, *domains: Domain) -> Accuracy:
 
 
 def predictor(spec: Spec, net: Any) -> Predictor:
-    return Predictor(net, model.tokenizer(model.locate(spec.base_model)), LABELS, spec.training.max_length)
+    return Predictor(net, TASK, TASK.processor(model.locate(spec.base_model)), LABELS, spec.training.max_length)
 
 
 def embed(made: Predictor, frame: pd.DataFrame) -> Any:

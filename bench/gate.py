@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportions_ztest
 
-from jobs import model
+from jobs import model, tasks
 from jobs.evaluation.footprint import Ratios
 from jobs.evaluation.slices import BY
 from jobs.predictor import Predictor
@@ -114,8 +114,9 @@ def _share(count: int, trials: int) -> str:
 def alike() -> list[list[str]]:
     """How two models that share a base agree, over repeated splits: correlation of being right, and rows apart."""
     rows = pd.read_csv(TWEETS)
-    net = model.base(BASE, ["negative", "positive"], 0)
-    predictor = Predictor(net, model.tokenizer(model.locate(BASE)), ["negative", "positive"], 64)
+    task = tasks.get("text-classification")
+    net = model.base(task, BASE, ["negative", "positive"], 0)
+    predictor = Predictor(net, task, task.processor(model.locate(BASE)), ["negative", "positive"], 64)
     points = np.stack([output.embedding for output in predictor(list(rows["input"]))])
     true = (rows["label"] == "positive").to_numpy()
     found: dict[str, list[tuple[float, float]]] = {}

@@ -115,7 +115,7 @@ def main() -> None:
     for method in ("full", "lora"):
         made = spec(base_model, method)
         net = shapes.on_meta(made, 2)
-        needs = {n.stage: n for n in plan.needs(made, method, shapes.sizes(net), shapes.activations(net, ROWS, TOKENS))}
+        needs = {n.stage: n for n in plan.needs(made, method, shapes.sizes(net), shapes.activations(net, made))}
         for stage in STAGES:
             need = needs[stage]
             cells = [method, stage, *(f"{n / MIB:.0f}" for n in (need.states.total, need.activations, need.peak))]

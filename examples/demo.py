@@ -24,7 +24,7 @@ from cluster.registry import CHAMPION
 from cluster.session import connect
 from cluster.settings import Settings
 from jobs import pipeline, show, specfile
-from jobs.data.clean import normalise
+from jobs.inputs import texts
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import controller, promotion
@@ -128,10 +128,10 @@ def run(settings: Settings, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _rows(paths: dict[str, Path]) -> dict[str, list[Row]]:
     """Traffic: tweets that the spec never sees, and movie sentences, in a fixed random order."""
-    known = {normalise(row["text"]) for row in sentiment_data.read(paths["train"])}
+    known = {texts.key(row["text"]) for row in sentiment_data.read(paths["train"])}
     tweets = [row for row in sentiment_data.read(paths["tweets"]) if sentiment_data.held_out(row)]
     found = {
-        "tweets": [r for r in tweets if normalise(r["text"]) not in known],
+        "tweets": [r for r in tweets if texts.key(r["text"]) not in known],
         "movies": sentiment_data.read(paths["movies"]),
     }
     for rows in found.values():

@@ -24,6 +24,10 @@ class Encoded:
     labels: NDArray[np.int64]
     pad: int
 
+    @property
+    def lengths(self) -> list[int]:
+        return [len(ids) for ids in self.ids]
+
     def __len__(self) -> int:
         return len(self.ids)
 

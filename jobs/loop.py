@@ -22,9 +22,9 @@ import torch.distributed as dist
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, model, zero
-from .batches import Encoded
+from . import batches, model, tasks, zero
 from .spec import Spec
+from .tasks.task import Encoded
 
 
 class Report(Protocol):
@@ -64,12 +64,12 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
     """Train until the last epoch or until validation loss has turned. torch.distributed must be initialised."""
     torch.set_num_threads(threads)
     spec = work.spec
-    tokenizer = model.tokenizer(model.locate(spec.base_model))
-    train, validation = (_encode(work, tokenizer, rows) for rows in (work.train, work.validation))
+    processor = tasks.get(spec.task).processor(model.locate(spec.base_model))
+    train, validation = (_encode(work, processor, rows) for rows in (work.train, work.validation))
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
     total = per_epoch * work.epochs
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
-    held = _hold(work, tokenizer, net)  # before a checkpoint is restored: what is held is the start
+    held = _hold(work, processor, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
     state = _restore(engine, resume) if resume else State()
@@ -79,7 +79,7 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
     began, rows = time.monotonic(), 0
     while state.step < total:
         number, at = divmod(state.step, per_epoch)
-        plan = batches.epoch([len(i) for i in train.ids], spec.training.global_batch_size, spec.training.seed + number)
+        plan = batches.epoch(train.lengths, spec.training.global_batch_size, spec.training.seed + number)
         for batch in plan[at:]:
             # Each step has its own seed: dropout is the same on every rank, and after a restart from a checkpoint.
             torch.manual_seed(spec.training.seed + state.step + 1)
@@ -111,17 +111,18 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
                     return
 
 
-def _encode(work: Work, tokenizer: Any, rows: pd.DataFrame) -> Encoded:
+def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
     index = {label: i for i, label in enumerate(work.labels)}
     labels = [index[label] for label in rows["label"]]
-    return batches.encode(tokenizer, list(rows["input"]), labels, work.spec.training.max_length)
+    spec = work.spec
+    return tasks.get(spec.task).encode(processor, list(rows["input"]), labels, spec.training.max_length)
 
 
-def _hold(work: Work, tokenizer: Any, net: Any) -> Hold | None:
+def _hold(work: Work, processor: Any, net: Any) -> Hold | None:
     if work.consolidation is None:
         return None
     net.to("cuda" if torch.cuda.is_available() else "cpu")
-    return ewc.hold(net, _encode(work, tokenizer, work.consolidation.rows), work.consolidation.strength)
+    return ewc.hold(net, _encode(work, processor, work.consolidation.rows), work.consolidation.strength)
 
 
 def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:

@@ -1,6 +1,6 @@
 """Models on disk: the base model, PEFT around it, and the files of a trained one.
 
-A trained model's folder holds `adapter/` (PEFT) or `weights/` (full fine-tuning) and `tokenizer/`; which base model
+A trained model's folder holds `adapter/` (PEFT) or `weights/` (full fine-tuning) and `processor/`; which base model
 and labels they belong to is in the manifest beside them (`publish.py`).
 """
 
@@ -14,7 +14,9 @@ from typing import Any
 
 from cluster.errors import SpecError
 
+from . import tasks
 from .spec import MethodSpec, Spec
+from .tasks.task import Task
 
 PACKAGE = "package:"
 
@@ -37,10 +39,11 @@ def locate(base_model: str) -> str:
     return str(folder)
 
 
-def check(base_model: str, max_length: int) -> None:
-    """Raises SpecError when the base model's description cannot be read or has fewer positions than `max_length`."""
+def check(spec: Spec) -> None:
+    """Raises SpecError when the base model's description cannot be read, or is of no model for the spec's task."""
     from transformers import AutoConfig
 
+    base_model, auto = spec.base_model, tasks.get(spec.task).auto()
     name = locate(base_model)
     if not Path(name).is_dir() and os.environ.get("HF_HUB_OFFLINE") == "1":
         return
@@ -48,7 +51,9 @@ def check(base_model: str, max_length: int) -> None:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
-    check_length(config, max_length)
+    if type(config) not in auto._model_mapping:  # noqa: SLF001 - transformers has no other way to ask
+        raise SpecError(f"a {config.model_type} model is none for {spec.task}", where=f"base_model {base_model}")
+    check_length(config, spec.training.max_length)
 
 
 def check_length(config: Any, max_length: int) -> None:
@@ -60,22 +65,16 @@ def check_length(config: Any, max_length: int) -> None:
         )
 
 
-def tokenizer(folder: str | Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder))
-
-
-def base(base_model: str, labels: Sequence[str], seed: int) -> Any:
-    """The base model with a new classification head for `labels`; the head's weights follow from `seed`."""
+def base(task: Task, base_model: str, labels: Sequence[str], seed: int) -> Any:
+    """The base model with a new head for `labels`; the head's weights follow from `seed`."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     _quiet()
     torch.manual_seed(seed)
-    return AutoModelForSequenceClassification.from_pretrained(
+    return task.auto().from_pretrained(
         locate(base_model),
         num_labels=len(labels),
+        ignore_mismatched_sizes=True,  # a head for other labels is made anew
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         dtype=torch.float32,
@@ -84,23 +83,29 @@ def base(base_model: str, labels: Sequence[str], seed: int) -> Any:
 
 def trainable(spec: Spec, labels: Sequence[str], start: Path | None = None) -> Any:
     """The model to train: fresh from the base, or going on from a trained model's folder."""
+    task = tasks.get(spec.task)
     if start is not None:
-        return load(start, spec.base_model, labels, train=True)
-    model = base(spec.base_model, labels, spec.training.seed)
-    return model if spec.method.name == "full" else with_adapter(model, spec.method)
+        return load(start, task, spec.base_model, labels, train=True)
+    model = base(task, spec.base_model, labels, spec.training.seed)
+    return model if spec.method.name == "full" else with_adapter(model, spec.method, task)
 
 
-def with_adapter(model: Any, method: MethodSpec) -> Any:
-    """PEFT's LoRA around a model. Raises SpecError when no module bears a name in `target_modules`."""
-    from peft import LoraConfig, TaskType, get_peft_model
+def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:
+    """PEFT's LoRA around a model, whose head is trained whole.
 
+    Raises SpecError when no module bears a name in `target_modules`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    head = [name for name in task.head if hasattr(model, name)]
     targets = method.target_modules if isinstance(method.target_modules, str) else list(method.target_modules)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
         target_modules=targets,
+        modules_to_save=head,
+        exclude_modules=rf"(.*\.)?({'|'.join(head)})(\..*)?" if head else None,
     )
     try:
         return get_peft_model(model, config)
@@ -109,16 +114,16 @@ def with_adapter(model: Any, method: MethodSpec) -> Any:
         raise SpecError(f"no module is named {named}", where="method.target_modules") from None
 
 
-def load(folder: Path, base_model: str, labels: Sequence[str], *, train: bool = False, merge: bool = False) -> Any:
+def load(
+    folder: Path, task: Task, base_model: str, labels: Sequence[str], *, train: bool = False, merge: bool = False
+) -> Any:
     """The model in a trained folder. `merge` folds the adapter into the base weights: same answers, less to compute."""
     if (folder / "weights").is_dir():
-        from transformers import AutoModelForSequenceClassification
-
         _quiet()
-        return AutoModelForSequenceClassification.from_pretrained(folder / "weights")
+        return task.auto().from_pretrained(folder / "weights")
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(base(base_model, labels, 0), str(folder / "adapter"), is_trainable=train)
+    model = PeftModel.from_pretrained(base(task, base_model, labels, 0), str(folder / "adapter"), is_trainable=train)
     return model.merge_and_unload() if merge else model
 
 

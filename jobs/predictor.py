@@ -1,4 +1,4 @@
-"""A published model version, loaded for inference: texts in, labels with scores and an embedding out.
+"""A published model version, loaded for inference: inputs in, labels with scores and an embedding out.
 
 Evaluation and serving both answer through it, so what was measured is what is served.
 """
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.explain import explain
-from jobs.explain.explain import Explanation
+from jobs.explain.explanation import Explanation
 
-from . import batches, model
+from . import model, tasks
+from .tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Output:
-    """`scores` are softmax probabilities by label; `embedding`, shape (hidden,), is the mean of the last layer."""
+    """`scores` are softmax probabilities by label; `embedding` has shape (hidden,)."""
 
     label: str
     confidence: float
@@ -34,9 +34,11 @@ class Output:
 class Predictor:
     """Answers in batches of like length. One caller at a time."""
 
-    def __init__(self, net: Any, tokenizer: Any, labels: Sequence[str], max_length: int, batch_size: int = 32) -> None:
+    def __init__(
+        self, net: Any, task: Task, processor: Any, labels: Sequence[str], max_length: int, batch_size: int = 32
+    ) -> None:
         self.labels = tuple(labels)
-        self._net, self._tokenizer = net.eval(), tokenizer
+        self._net, self._task, self._processor = net.eval(), task, processor
         self._max_length, self._batch_size = max_length, batch_size
         self._device = next(net.parameters()).device
 
@@ -44,17 +46,18 @@ class Predictor:
     def load(cls, folder: Path, *, merge: bool = True) -> Predictor:
         """From a model version's folder (layout in `publish.py`)."""
         manifest = json.loads((folder / "manifest.json").read_text())
-        net = model.load(folder, manifest["base_model"], manifest["labels"], merge=merge)
+        task = tasks.get(manifest["task"])
+        net = model.load(folder, task, manifest["base_model"], manifest["labels"], merge=merge)
         if torch.cuda.is_available():
             net = net.cuda()
         max_length = manifest["spec"]["training"]["max_length"]
-        return cls(net, model.tokenizer(folder / "tokenizer"), manifest["labels"], max_length)
+        return cls(net, task, task.processor(folder / "processor"), manifest["labels"], max_length)
 
-    def __call__(self, texts: Sequence[str]) -> list[Output]:
-        """One Output per text, in order."""
-        data = batches.encode(self._tokenizer, texts, [0] * len(texts), self._max_length)
-        order = np.argsort([len(ids) for ids in data.ids], kind="stable")
-        outputs: list[Output | None] = [None] * len(texts)
+    def __call__(self, inputs: Sequence[str]) -> list[Output]:
+        """One Output an input, in order."""
+        data = self._task.encode(self._processor, inputs, [0] * len(inputs), self._max_length)
+        order = np.argsort(data.lengths, kind="stable")
+        outputs: list[Output | None] = [None] * len(inputs)
         for at in range(0, len(order), self._batch_size):
             rows = order[at : at + self._batch_size]
             for row, output in zip(rows, self._forward(data.batch(rows)), strict=True):
@@ -66,18 +69,16 @@ class Predictor:
         """What the parameters take in memory."""
         return sum(p.numel() * p.element_size() for p in self._net.parameters())
 
-    def explain(self, text: str, label: str | None, steps: int) -> Explanation:
-        """Which words speak for `label`, the predicted one when None. Safe beside a call. Raises UserError."""
-        return explain.explain(self._net, self._tokenizer, self.labels, self._max_length, text, label, steps)
+    def explain(self, given: str, label: str | None, steps: int) -> Explanation:
+        """What in an input speaks for `label`, the predicted one when None. Safe beside a call. Raises UserError."""
+        return self._task.explain(self._net, self._processor, self.labels, self._max_length, given, label, steps)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
     def _forward(self, batch: dict[str, torch.Tensor]) -> list[Output]:
-        tokens, mask = batch["input_ids"].to(self._device), batch["attention_mask"].to(self._device)
-        answer = self._net(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+        given = {name: part.to(self._device) for name, part in batch.items() if name != "labels"}
+        answer = self._net(**given, output_hidden_states=True)
         shares = torch.softmax(answer.logits.float(), dim=-1).cpu().numpy()
-        weight = mask.unsqueeze(-1)
-        hidden = answer.hidden_states[-1].float()
-        embeddings = ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy()
+        embeddings = self._task.embed(answer, given).cpu().numpy()
         return [self._output(row, embedding) for row, embedding in zip(shares, embeddings, strict=True)]
 
     def _output(self, shares: NDArray[np.float32], embedding: NDArray[np.float32]) -> Output:

@@ -4,7 +4,7 @@ A version's folder:
 
     manifest.json       task, base model, labels, resolved spec, dataset version, parent, code, packages, machine
     adapter/ | weights/ what was trained
-    tokenizer/          the base model's
+    processor/          the base model's tokenizer or image processor
     scorecard.json      {"old": ..., "new": ...}
     robustness.json     the same rows with typos, in other case, with other punctuation
     footprint.json      latency on the machine that published it, and size
@@ -12,7 +12,7 @@ A version's folder:
     pictures/           confusion, reliability, slices and learning curve, as PNG
     card.md, card.html  the model card as it was when nothing had judged the version
     reference.parquet   the test split as this version answered it: what monitoring compares production with
-    vocabulary.json     words of the training split
+    vocabulary.json     words of the training split, where its inputs have words
     forgetting.json     what each attempt of a retraining lost on the anchor; only after a retraining from a champion
     golden.json         inputs and the trainer's own scores for them: serving must answer the same
 """
@@ -42,11 +42,10 @@ from jobs.evaluation.scorecard import Scorecard
 from jobs.forgetting.forgetting import Forgetting
 
 from . import curve as curve_
-from . import model
+from . import model, tasks
 from .predictor import Predictor
 from .provenance import provenance
 from .spec import Spec
-from .vocabulary import vocabulary
 
 _GOLDEN_ROWS = 8
 
@@ -112,17 +111,18 @@ def assemble(
     for part in ("adapter", "weights"):
         if (trained / part).is_dir():
             shutil.copytree(trained / part, folder / part)
-    model.tokenizer(model.locate(spec.base_model)).save_pretrained(str(folder / "tokenizer"))
+    task = tasks.get(spec.task)
+    task.processor(model.locate(spec.base_model)).save_pretrained(str(folder / "processor"))
     _write(folder / "manifest.json", _manifest(spec, data, run, parent))
     # As the trainer has it, with the adapter beside the base: what serving merges must agree with this.
     predictor = Predictor.load(folder, merge=False)
     rows = evaluate.answers(predictor, data, storage, spec.evaluation)
-    made = evaluate.evaluate(rows, Predictor.load(folder), folder, data.labels, spec.evaluation)
+    made = evaluate.evaluate(rows, Predictor.load(folder), folder, data, spec.evaluation)
     _keep(folder, made)
     _write(folder / "curve.json", list(curve))
     curve_.draw(curve, folder / "pictures" / "learning-curve.png")
     rows.to_parquet(folder / "reference.parquet", index=False)
-    _write(folder / "vocabulary.json", vocabulary(data.rows(storage, TRAIN)["input"]))
+    _write(folder / "vocabulary.json", task.inputs.vocabulary(data.rows(storage, TRAIN)["input"]))
     _write(folder / "golden.json", _golden(predictor, rows))
     if forgetting is not None:
         _write(folder / "forgetting.json", forgetting.to_dict())

@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from . import tasks
+from .tasks import TASKS
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 OWN_COLUMNS = frozenset(
@@ -273,6 +276,9 @@ class ServingSpec(Part):
     max_batch_size: PositiveInt = Field(32, description="Requests that go through the model together.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
     max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")
+    max_characters: PositiveInt = Field(
+        10_000_000, description="Length of one input: a text, or an image as base64, which takes 4/3 of its file."
+    )
     explain_inputs: PositiveInt = Field(8, description="Inputs that one request to explain may carry.")
     explain_steps: int = Field(
         32, ge=2, le=512, description="Steps of integrated gradients: forward and backward passes per explained input."
@@ -333,7 +339,9 @@ class Spec(Part):
     """A project: what to fine-tune, on what, how, and what to do when production drifts."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Names experiment, model and jobs.")
-    task: Literal["text-classification"] = Field("text-classification", description="What the model is to do.")
+    task: str = Field(
+        "text-classification", description="What the model is to do.", json_schema_extra={"enum": list(TASKS)}
+    )
     base_model: str = Field(description="Hub name, folder, or package:IMPORT_NAME/folder inside an installed package.")
     data: DataSpec
     audit: AuditSpec = AuditSpec()  # type: ignore[call-arg]
@@ -358,11 +366,23 @@ class Spec(Part):
             )
         return self
 
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"{task!r} is none of {', '.join(TASKS)}")
+        return task
+
+    @model_validator(mode="after")
+    def _only_texts_are_masked(self) -> Spec:
+        name = tasks.get(self.task).inputs.NAME
+        if self.data.pii == "mask" and name != "text":
+            raise ValueError(f"data.pii: mask hides what is written in a text; {self.task} reads an {name}")
+        return self
+
     @model_validator(mode="after")
     def _task_has_the_metric(self) -> Spec:
-        from .tasks import METRICS
-
-        known = METRICS[self.task]
+        known = tasks.get(self.task).metrics
         if self.evaluation.metric not in known:
             raise ValueError(f"evaluation.metric {self.evaluation.metric!r} is none of {', '.join(known)}")
         return self

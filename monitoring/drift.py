@@ -19,10 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cluster.storage import Storage
-from jobs.spec import MonitoringSpec
+from jobs import tasks
+from jobs.inputs import Inputs, texts
+from jobs.spec import Spec
 
 from . import permutation, reports
-from .descriptors import DESCRIPTORS, LENGTH, NON_LETTER, UNKNOWN, unknown_share
 from .windows import Position, Window
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from evidently.core.report import Snapshot
 
 CONFIDENCE, LABEL, EMBEDDING = "confidence", "predicted label", "embedding"
-NUMBERS = (*DESCRIPTORS, CONFIDENCE)
-COLUMNS = (*NUMBERS, LABEL, EMBEDDING)
 
 _KS, _LABEL_TEST, _MMD = "ks", "permutation chi-square", "permutation mmd"
 _MOST_ROWS = 1000
@@ -92,18 +91,19 @@ class DriftResult:
 
 
 def detect(
-    window: Window, reference: pd.DataFrame, vocabulary: Sequence[str], spec: MonitoringSpec, storage: Storage
+    window: Window, reference: pd.DataFrame, vocabulary: Sequence[str], spec: Spec, storage: Storage
 ) -> DriftResult:
     """Compare a window with the reference (`input, true, label, confidence, embedding`) and keep the report.
 
-    `vocabulary` are the lower-cased words of the training texts.
+    `vocabulary` is what `Inputs.vocabulary` gave of the training inputs.
     """
-    level = spec.false_alarm_rate / len(COLUMNS)
-    known = frozenset(vocabulary)
-    ref, cur = (_frame(_sample(rows)) for rows in (reference, window.rows))
+    inputs = tasks.get(spec.task).inputs
+    numbers = (*inputs.DESCRIPTORS, CONFIDENCE)
+    level = spec.monitoring.false_alarm_rate / (len(numbers) + 2)  # the label and the embedding beside them
+    ref, cur = (_frame(_sample(rows), inputs, vocabulary) for rows in (reference, window.rows))
     embedding = permutation.mmd(_embedding(ref), _embedding(cur), level)
-    snapshot = _run(_dataset(cur, known), _dataset(ref, known), level, embedding.threshold)
-    columns = (*_with_p_values(snapshot, level), _embedding_column(embedding, level))
+    snapshot = _run(_dataset(cur, inputs), _dataset(ref, inputs), numbers, level, embedding.threshold)
+    columns = (*_with_p_values(snapshot, numbers, level), _embedding_column(embedding, level))
     measured = window.measured
     return DriftResult(
         model=window.model,
@@ -130,12 +130,14 @@ def _sample(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if len(rows) <= _MOST_ROWS else rows.sample(_MOST_ROWS, random_state=0)
 
 
-def _frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """One column a number, as Evidently takes it."""
+def _frame(rows: pd.DataFrame, inputs: Inputs, vocabulary: Sequence[str]) -> pd.DataFrame:
+    """One column a number, as Evidently takes it, and the text where there is one."""
     matrix = np.stack(list(rows["embedding"]))
-    # Evidently's non-letter share divides by the length.
-    text = rows["input"].where(rows["input"] != "", " ").to_numpy()
-    known = pd.DataFrame({"input": text, CONFIDENCE: rows["confidence"].to_numpy(), LABEL: rows["label"].to_numpy()})
+    known = inputs.describe(list(rows["input"]), vocabulary)
+    known[CONFIDENCE], known[LABEL] = rows["confidence"].to_numpy(), rows["label"].to_numpy()
+    if inputs.NAME == texts.NAME:
+        # Evidently's non-letter share divides by the length.
+        known["input"] = rows["input"].where(rows["input"] != "", " ").to_numpy()
     return pd.concat([known, pd.DataFrame(matrix, columns=[f"embedding_{i}" for i in range(matrix.shape[1])])], axis=1)
 
 
@@ -147,38 +149,34 @@ def _embedding(frame: pd.DataFrame) -> NDArray[np.float64]:
     return frame[_names(frame)].to_numpy(np.float64)
 
 
-def _dataset(frame: pd.DataFrame, known: frozenset[str]) -> Dataset:
+def _dataset(frame: pd.DataFrame, inputs: Inputs) -> Dataset:
     from evidently import DataDefinition, Dataset
-    from evidently.core.datasets import DatasetColumn
-    from evidently.descriptors import CustomColumnDescriptor, NonLetterCharacterPercentage, TextLength
+    from evidently.descriptors import NonLetterCharacterPercentage, TextLength
 
-    def unknown(column: DatasetColumn) -> DatasetColumn:
-        return DatasetColumn("num", column.data.map(lambda text: unknown_share(text, known)))
-
+    own = [TextLength("input", alias=texts.LENGTH), NonLetterCharacterPercentage("input", alias=texts.NON_LETTER)]
+    written = inputs.NAME == texts.NAME
     return Dataset.from_pandas(
         frame,
         data_definition=DataDefinition(
-            text_columns=["input"],
+            text_columns=["input"] if written else [],
             categorical_columns=[LABEL],
-            numerical_columns=[CONFIDENCE],
+            numerical_columns=[name for name in (*inputs.DESCRIPTORS, CONFIDENCE) if name in frame],
             embeddings={EMBEDDING: _names(frame)},
         ),
-        descriptors=[
-            TextLength("input", alias=LENGTH),
-            NonLetterCharacterPercentage("input", alias=NON_LETTER),
-            CustomColumnDescriptor("input", unknown, alias=UNKNOWN),
-        ],
+        descriptors=own if written else [],
     )
 
 
-def _run(current: Dataset, reference: Dataset, level: float, embedding_threshold: float) -> Snapshot:
+def _run(
+    current: Dataset, reference: Dataset, numbers: Sequence[str], level: float, embedding_threshold: float
+) -> Snapshot:
     from evidently import Report
     from evidently.legacy.metrics.data_drift import embeddings_drift
     from evidently.metrics import ValueDrift
     from evidently.metrics.embeddings import EmbeddingsDrift, MMDDriftMethod
 
     embeddings_drift.SAMPLE_CONSTANT = _DRAWN_ROWS  # Evidently has no argument for it
-    metrics = [ValueDrift(column=name, method=_KS, threshold=level) for name in NUMBERS]
+    metrics = [ValueDrift(column=name, method=_KS, threshold=level) for name in numbers]
     metrics.append(ValueDrift(column=LABEL, method=_label_test(), threshold=level))
     metrics.append(
         EmbeddingsDrift(embeddings_name=EMBEDDING, drift_method=MMDDriftMethod(threshold=embedding_threshold))
@@ -203,11 +201,11 @@ def _label_test() -> str:
     return _LABEL_TEST
 
 
-def _with_p_values(snapshot: Snapshot, level: float) -> list[ColumnDrift]:
-    p_values = [float(metric["value"]) for metric in snapshot.dict()["metrics"][: len(NUMBERS) + 1]]
+def _with_p_values(snapshot: Snapshot, numbers: Sequence[str], level: float) -> list[ColumnDrift]:
+    p_values = [float(metric["value"]) for metric in snapshot.dict()["metrics"][: len(numbers) + 1]]
     return [
         ColumnDrift(name, _LABEL_TEST if name == LABEL else _KS, p, p, level, p <= level)
-        for name, p in zip((*NUMBERS, LABEL), p_values, strict=True)
+        for name, p in zip((*numbers, LABEL), p_values, strict=True)
     ]
 
 

@@ -21,7 +21,7 @@ from cluster.console import say
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
-from jobs.spec import MonitoringSpec, Spec
+from jobs.spec import Spec
 
 from . import drift, journal, policy
 from .drift import DriftResult
@@ -38,7 +38,7 @@ class Champions(Protocol):
     def download(self, version: ModelVersion) -> Path: ...
 
 
-Detect = Callable[[Window, pd.DataFrame, Sequence[str], MonitoringSpec, Storage], DriftResult]
+Detect = Callable[[Window, pd.DataFrame, Sequence[str], Spec, Storage], DriftResult]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _judge(watch: Watch, entries: Sequence[Entry], champion: ModelVersion) -> Dr
     folder = watch.folder(champion)
     reference = pd.read_parquet(folder / "reference.parquet")
     vocabulary = json.loads((folder / "vocabulary.json").read_text())
-    result = watch.detect(window, reference, vocabulary, spec, watch.storage)
+    result = watch.detect(window, reference, vocabulary, watch.spec, watch.storage)
     watch.journal.write(watch.model, journal.WINDOW, DONE, window.key, result.to_dict())
     return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -13,7 +13,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from cluster.errors import NotFoundError, RehoneError, UserError
-from jobs.explain.explain import Explanation
+from jobs.explain.explanation import Explanation
+from jobs.explain.pixels import ImageExplanation
+from jobs.explain.words import TextExplanation
 
 from .predictions import Prediction
 from .service import NotReadyError, Service
@@ -23,8 +25,8 @@ def _listed(given: object) -> object:
     return [given] if isinstance(given, str) else given
 
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
-Texts = Annotated[list[Text], BeforeValidator(_listed, json_schema_input_type=Text | list[Text])]
+Input = Annotated[str, StringConstraints(min_length=1)]
+Inputs = Annotated[list[Input], BeforeValidator(_listed, json_schema_input_type=Input | list[Input])]
 
 
 class Body(BaseModel):
@@ -32,7 +34,7 @@ class Body(BaseModel):
 
 
 class PredictRequest(Body):
-    inputs: Texts = Field(min_length=1, examples=[["what a day", "never again"]])
+    inputs: Inputs = Field(min_length=1, examples=[["what a day", "never again"]])
 
 
 class Predicted(Body):
@@ -49,7 +51,7 @@ class PredictResponse(Body):
 
 
 class ExplainRequest(Body):
-    inputs: Texts = Field(min_length=1, examples=[["what a day"]])
+    inputs: Inputs = Field(min_length=1, examples=[["what a day"]])
     label: str | None = Field(None, description="The label to speak of; the predicted one when not given.")
 
 
@@ -61,12 +63,15 @@ class Word(Body):
 
 
 class Explained(Body):
-    text: str = Field(description="What the model read: the input, with what data.pii masks masked.")
     label: str
     score: float = Field(description="The label's probability.")
-    empty_score: float = Field(description="Its probability for the input with no words.")
+    empty_score: float = Field(description="Its probability for an input with nothing in it.")
     gap: float = Field(description="By how much the attributions miss score - empty_score when added up.")
-    words: list[Word]
+    text: str | None = Field(None, description="What the model read of a text: with what data.pii masks masked.")
+    words: list[Word] | None = Field(None, description="Of a text, in order.")
+    grid: list[list[float]] | None = Field(
+        None, description="Of an image: what the pixels of each cell added, the top row first, from left to right."
+    )
 
 
 class ExplainResponse(Body):
@@ -118,10 +123,11 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for sta
 
 @dataclass(frozen=True)
 class Limits:
-    """Inputs of one request."""
+    """Inputs of one request, and characters of one input."""
 
     predict: int
     explain: int
+    characters: int
 
 
 def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]) -> FastAPI:
@@ -135,18 +141,21 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
 
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
     async def predict(model: str, body: PredictRequest) -> PredictResponse:
-        """Label one text or many. Every answer is in the prediction log before it is sent."""
-        _bound(body.inputs, limits.predict)
+        """Label one input or many: texts, or images as `data:` URIs.
+
+        Every answer is in the prediction log before it is sent.
+        """
+        _bound(body.inputs, limits.predict, limits.characters)
         made = await service.predict(model, body.inputs)
         return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
 
-    @api.post("/v1/models/{model}/explain", responses=_PROBLEMS)
+    @api.post("/v1/models/{model}/explain", responses=_PROBLEMS, response_model_exclude_none=True)
     async def explain(model: str, body: ExplainRequest) -> ExplainResponse:
-        """Which words speak for a label and by how much (integrated gradients).
+        """Which words of a text, or places of an image, speak for a label and by how much (integrated gradients).
 
         Costs tens of predictions an input. Writes nothing to the prediction log.
         """
-        _bound(body.inputs, limits.explain)
+        _bound(body.inputs, limits.explain, limits.characters)
         made = await service.explain(model, body.inputs, body.label)
         return ExplainResponse(
             model=model, version=made.version, explanations=[_explained(e) for e in made.explanations]
@@ -188,20 +197,20 @@ def _predicted(made: Prediction) -> Predicted:
 
 
 def _explained(made: Explanation) -> Explained:
-    words = [Word(word=w.word, start=w.start, end=w.end, attribution=w.attribution) for w in made.words]
-    return Explained(
-        text=made.text,
-        label=made.label,
-        score=made.score,
-        empty_score=made.empty_score,
-        gap=made.gap,
-        words=words,
-    )
+    said: dict[str, Any] = {name: getattr(made, name) for name in ("label", "score", "empty_score", "gap")}
+    if isinstance(made, TextExplanation):
+        said |= {"text": made.input, "words": [Word.model_validate(asdict(word)) for word in made.words]}
+    if isinstance(made, ImageExplanation):
+        said["grid"] = [list(row) for row in made.grid]
+    return Explained(**said)
 
 
-def _bound(inputs: Sequence[str], most: int) -> None:
+def _bound(inputs: Sequence[str], most: int, characters: int) -> None:
     if len(inputs) > most:
         raise UserError(f"{len(inputs)} inputs in one request", mend=f"send at most {most}")
+    longest = max(map(len, inputs))
+    if longest > characters:
+        raise UserError(f"an input of {longest:,} characters", mend=f"send at most {characters:,}")
 
 
 def _refuse(_: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
-from jobs.explain.explain import Explanation
+from jobs.explain.explanation import Explanation
 from jobs.predictor import Output, Predictor
 
 TOLERANCE = 1e-3
@@ -22,9 +22,9 @@ class Answers(Protocol):
 
     labels: tuple[str, ...]
 
-    def __call__(self, texts: Sequence[str]) -> list[Output]: ...
+    def __call__(self, inputs: Sequence[str], /) -> list[Output]: ...
 
-    def explain(self, text: str, label: str | None, steps: int) -> Explanation: ...
+    def explain(self, given: str, label: str | None, steps: int, /) -> Explanation: ...
 
 
 @dataclass(frozen=True)

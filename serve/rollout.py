@@ -62,10 +62,10 @@ class Server:
             spool,
             lambda: self._follower.engine,
             self._answer,
-            mask=intake.mask(spec.data),
+            take=intake.taker(spec),
             explain_steps=spec.serving.explain_steps,
         )
-        self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs)
+        self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs, spec.serving.max_characters)
         self._batch.set_max_batch_size(spec.serving.max_batch_size)
         self._batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
         self._closed = False

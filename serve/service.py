@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import NotFoundError, RehoneError, UserError
-from jobs.explain.explain import Explanation
+from jobs.explain.explanation import Explanation
 from jobs.predictor import Output
 
 from .engine import Engine
@@ -41,7 +41,7 @@ Answer = Callable[[Sequence[str]], Awaitable[Answered]]
 class Service:
     """`engine` gives the engine that serves now, or None; `answer` sends texts through it, batched with others'.
 
-    `mask` takes out of each text what must not be kept; the model reads what it leaves, as it did in training.
+    `take` makes of each input what the model reads and the log keeps, as it was in training; ValueError when it cannot.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Service:
         spool: Spool,
         engine: Callable[[], Engine | None],
         answer: Answer,
-        mask: Callable[[str], str],
+        take: Callable[[str], str],
         explain_steps: int,
     ) -> None:
         self.model = model
         self._steps, self._explaining = explain_steps, asyncio.Lock()
-        self._spool, self._engine, self._answer, self._mask = spool, engine, answer, mask
+        self._spool, self._engine, self._answer, self._take = spool, engine, answer, take
 
     def engine(self) -> Engine:
         """Raises NotReadyError."""
@@ -65,10 +65,10 @@ class Service:
         return engine
 
     async def predict(self, model: str, texts: Sequence[str]) -> list[Prediction]:
-        """One Prediction a text, each in the spool by then. Raises NotFoundError, NotReadyError, OSError."""
+        """One Prediction a text, each in the spool by then. Raises UserError, NotFoundError, NotReadyError, OSError."""
         self._require(model)
         self.engine()
-        texts = [self._mask(text) for text in texts]
+        texts = self._taken(texts)
         answered = await self._answer(texts)
         version, now = answered.engine.version.version, utc_now()
         made = [
@@ -79,7 +79,7 @@ class Service:
         return made
 
     async def explain(self, model: str, texts: Sequence[str], label: str | None) -> Explained:
-        """One Explanation a text, of `label` or of the predicted one. Not in the prediction log: nothing is predicted.
+        """One Explanation an input, of `label` or of the predicted one. Not in the log: nothing is predicted.
 
         One text of one request at a time, on a thread: predictions go on. Raises NotFoundError, NotReadyError,
         UserError.
@@ -89,7 +89,7 @@ class Service:
         if label is not None:
             self._require_label(label, engine)
         made = []
-        for text in map(self._mask, texts):
+        for text in self._taken(texts):
             async with self._explaining:
                 made.append(await asyncio.to_thread(engine.predictor.explain, text, label, self._steps))
         return Explained(engine.version.version, made)
@@ -105,6 +105,15 @@ class Service:
             rows.append(Feedback(prediction_id, now, model, label))
         self._spool.append(rows)
         return len(rows)
+
+    def _taken(self, inputs: Sequence[str]) -> list[str]:
+        made = []
+        for at, given in enumerate(inputs):
+            try:
+                made.append(self._take(given))
+            except ValueError as error:
+                raise UserError(f"inputs.{at} {error}") from None
+        return made
 
     def _require_label(self, label: str, engine: Engine) -> None:
         if label not in engine.labels:

@@ -7,9 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from jobs import specfile
+from jobs import specfile, tasks
 from jobs.spec import Spec
 
+TASK = tasks.get("text-classification")
 GOOD = ["good", "great", "lovely", "fine", "warm", "bright"]
 BAD = ["bad", "awful", "ugly", "poor", "cold", "dark"]
 FILLER = ["day", "film", "room", "meal", "song", "road", "house", "night", "book", "game", "very", "so", "quite", "the"]

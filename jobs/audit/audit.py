@@ -9,7 +9,7 @@ import csv
 import io
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,15 +22,16 @@ from cluster.console import say
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from cluster.storage import Storage
-from jobs import model
+from jobs import model, tasks
 from jobs.data import preparation
 from jobs.data.preparation import Loaded
 from jobs.data.split import SPLITS
+from jobs.inputs import texts
 from jobs.spec import Spec
 
 from . import plot, report, text
 from .embed import embed
-from .findings import Finding, Measured, findings
+from .findings import Finding, Measured, Written, findings
 from .labels import Doubts, doubts
 from .neighbours import neighbours, outliers
 
@@ -91,14 +92,17 @@ def run(spec: Spec, settings: Settings) -> Audit:
         seconds=clock.seconds,
         place=storage.url(place),
     )
-    table = doubtful(loaded.rows, measured.doubts, ranked, loaded.taken.labels)
+    shown = tasks.get(spec.task).inputs.shown
+    table = doubtful(loaded.rows, measured.doubts, ranked, loaded.taken.labels, shown)
     storage.write_bytes(f"{place}/doubtful.csv", table.encode())
     storage.write_bytes(f"{place}/report.html", report.page(made, pictures, spec.data.phone_region).encode())
     storage.write_json(f"{place}/audit.json", asdict(made))
     return made
 
 
-def doubtful(rows: pd.DataFrame, found: Doubts, ranked: NDArray[np.int64], labels: list[str]) -> str:
+def doubtful(
+    rows: pd.DataFrame, found: Doubts, ranked: NDArray[np.int64], labels: list[str], shown: Callable[[str], str]
+) -> str:
     """The rows to check by hand as CSV, the most doubtful first: what `--corrections` reads."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
@@ -106,7 +110,7 @@ def doubtful(rows: pd.DataFrame, found: Doubts, ranked: NDArray[np.int64], label
     for i in ranked:
         row = rows.iloc[i]
         judged = [labels[found.suggested[i]], f"{found.doubt[i]:.4f}", "yes" if found.wrong[i] else "no"]
-        writer.writerow([row["row"], row["input"], row["label"], *judged, row["split"]])
+        writer.writerow([row["row"], shown(row["input"]), row["label"], *judged, row["split"]])
     return out.getvalue()
 
 
@@ -133,28 +137,30 @@ def _embedded(
 
 
 def _measured(loaded: Loaded, vectors: NDArray[np.float32], spec: Spec, clock: _Clock) -> Measured:
-    rows = loaded.rows
-    texts = list(rows["input"])
-    with clock("language and length"):
-        codes = text.languages(texts)
-        tokens = text.lengths(model.tokenizer(model.locate(spec.base_model)), texts)
+    rows, task, written = loaded.rows, tasks.get(spec.task), None
+    if task.inputs.NAME == texts.NAME:
+        with clock("language and length"):
+            given = list(rows["input"])
+            tokens = text.lengths(task.processor(model.locate(spec.base_model)), given)
+            written = Written(tokens, text.languages(given))
     with clock("neighbours"):
         parts = np.asarray([SPLITS.index(split) for split in rows["split"]])
         near = neighbours(vectors, parts, spec.audit.neighbours)
     with clock("labels"):
         judged = doubts(vectors, _given(loaded), spec.audit.folds, spec.training.seed)
-    return Measured(tokens, codes, near, judged)
+    return Measured(near, judged, written)
 
 
 def _pictures(loaded: Loaded, vectors: NDArray[np.float32], measured: Measured, spec: Spec) -> dict[str, bytes]:
     labels, given = loaded.taken.labels, _given(loaded)
     far = outliers(measured.neighbours.distance, spec.audit.outliers)
+    written, limit = measured.written, spec.training.max_length
     return {
         "labels by split": plot.balance(loaded.rows, labels),
-        "length of texts": plot.lengths(measured.tokens, spec.training.max_length),
+        **({} if written is None else {"length of texts": plot.lengths(written.tokens, limit)}),
         "doubt about labels": plot.doubt(measured.doubts, spec.audit.doubtful),
         "labels taken for errors": plot.confusion(given, measured.doubts, labels),
-        "map of the texts": plot.scatter(vectors, given, measured.doubts, far, labels, spec.training.seed),
+        "map of the inputs": plot.scatter(vectors, given, measured.doubts, far, labels, spec.training.seed),
     }
 
 

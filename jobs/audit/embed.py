@@ -26,16 +26,18 @@ _CHUNK = 512  # texts that are sorted by length together, and a block of Ray Dat
 class Embedder:
     """Loads the model once; then texts in, embeddings of shape (texts, hidden) and float32 out."""
 
-    def __init__(self, base_model: str, max_length: int, threads: int) -> None:
+    def __init__(self, task_name: str, base_model: str, max_length: int, threads: int) -> None:
         import torch
 
-        from jobs import model
+        from jobs import model, tasks
         from jobs.predictor import Predictor
 
         torch.set_num_threads(threads)
-        net = model.base(base_model, ("a", "b"), seed=0)  # with a head that nothing here asks
+        task = tasks.get(task_name)
+        net = model.base(task, base_model, ("a", "b"), seed=0)  # with a head that nothing here asks
         net = net.cuda() if torch.cuda.is_available() else net
-        self._predict = Predictor(net, model.tokenizer(model.locate(base_model)), ("a", "b"), max_length)
+        processor = task.processor(model.locate(base_model))
+        self._predict = Predictor(net, task, processor, ("a", "b"), max_length)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.stack([output.embedding for output in self._predict(texts)])
@@ -64,7 +66,7 @@ def embed(texts: Sequence[str], spec: Spec, file: Path, *, with_ray: bool) -> ND
 def _here(texts: Sequence[str], spec: Spec) -> Iterator[Part]:
     import torch
 
-    embedder = Embedder(spec.base_model, spec.training.max_length, torch.get_num_threads())
+    embedder = Embedder(spec.task, spec.base_model, spec.training.max_length, torch.get_num_threads())
     for start in range(0, len(texts), _CHUNK):
         some = texts[start : start + _CHUNK]
         yield np.arange(start, start + len(some)), embedder.embed(some)
@@ -83,7 +85,7 @@ def _by_ray(texts: Sequence[str], spec: Spec) -> Iterator[Part]:
     scaling = spec.scaling
     embedded = ray.data.from_arrow(blocks).map_batches(
         Embedder,
-        fn_constructor_args=(spec.base_model, spec.training.max_length, scaling.cpus_per_worker),
+        fn_constructor_args=(spec.task, spec.base_model, spec.training.max_length, scaling.cpus_per_worker),
         batch_size=_CHUNK,
         compute=ray.data.ActorPoolStrategy(size=min(scaling.workers, len(blocks))),
         num_cpus=scaling.cpus_per_worker,

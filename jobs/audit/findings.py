@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jobs import tasks
 from jobs.balance import rare
-from jobs.data.clean import normalise
 from jobs.data.near import pairs
 from jobs.data.preparation import Loaded
 from jobs.data.split import SPLITS
@@ -32,7 +32,7 @@ class Example:
     """A row of the source; `detail` says what is wrong with it."""
 
     row: int
-    text: str
+    input: str
     label: str
     detail: str
 
@@ -49,13 +49,20 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Of each kept row, in order."""
+class Written:
+    """`tokens`, shape (rows,); `languages` as ISO 639-1 codes."""
 
     tokens: NDArray[np.int64]
     languages: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of each kept row, in order; `written` where it is a text."""
+
     neighbours: Neighbours
     doubts: Doubts
+    written: Written | None = None
 
 
 def findings(loaded: Loaded, measured: Measured, spec: Spec) -> list[Finding]:
@@ -66,7 +73,7 @@ def findings(loaded: Loaded, measured: Measured, spec: Spec) -> list[Finding]:
         *_near(rows, spec),
         *_semantic(rows, measured.neighbours, spec.audit.semantic_duplicates),
         *_labels(rows, measured.doubts, loaded.taken.labels),
-        *_texts(rows, measured, spec),
+        *(_texts(rows, measured.written, spec) if measured.written else ()),
         *_outliers(rows, measured.neighbours, spec.audit.outliers),
         *_personal(loaded.taken.personal, spec),
         *_balance(rows, spec),
@@ -77,14 +84,14 @@ def findings(loaded: Loaded, measured: Measured, spec: Spec) -> list[Finding]:
 def _dropped(loaded: Loaded, spec: Spec) -> Iterator[Finding]:
     """What cleaning dropped, by reason; a copy that the given splits had on another side is a leak."""
     for reason, mine in loaded.dropped.groupby("reason", sort=True):
-        severity: Severity = "warning" if reason in {"empty text", "empty label", "conflicting labels"} else "note"
+        severity: Severity = "warning" if reason in {"empty input", "empty label", "conflicting labels"} else "note"
         yield _finding(str(reason), severity, "dropped", mine, _copies(mine))
     if spec.data.split.column is not None:
         side = dict(zip(loaded.rows["row"], loaded.rows["split"], strict=True))
         twins = loaded.dropped["of"].map(side)
         across = loaded.dropped[twins.notna() & (twins != loaded.dropped["split"])]
         if len(across):
-            said = "texts that data.split.column has in two splits; the later copy is dropped"
+            said = "inputs that data.split.column has in two splits; the later copy is dropped"
             yield _finding("leak", "error", said, across, _copies(across))
 
 
@@ -100,7 +107,7 @@ def _near(rows: pd.DataFrame, spec: Spec) -> Iterator[Finding]:
     inside: dict[int, str] = {}
     across: dict[int, str] = {}
     split, number = list(rows["split"]), list(rows["row"])
-    for one, other in pairs([normalise(text) for text in rows["input"]], NEAR):
+    for one, other in pairs(list(rows["input"].map(tasks.get(spec.task).inputs.key)), NEAR):
         where = inside if split[one] == split[other] else across
         where[other] = f"near row {number[one]} ({split[one]})"
     said = f"near duplicates (Jaccard {NEAR:g} or more)"
@@ -134,7 +141,7 @@ def _labels(rows: pd.DataFrame, doubts: Doubts, labels: Sequence[str]) -> Iterat
     yield from _at("label not judged", "note", "labels with one row cannot be judged", rows, rare)
 
 
-def _texts(rows: pd.DataFrame, measured: Measured, spec: Spec) -> Iterator[Finding]:
+def _texts(rows: pd.DataFrame, measured: Written, spec: Spec) -> Iterator[Finding]:
     longest = spec.training.max_length
     order = np.argsort(-measured.tokens, kind="stable")
     long = {int(i): f"{measured.tokens[i]} tokens" for i in order if measured.tokens[i] > longest}

@@ -26,7 +26,7 @@ border-bottom: 1px solid #e3e6ec; vertical-align: top} th {font-weight: 600} td.
 .error {background: #f6d3d0; color: #7c1d16} .warning {background: #fbe7c6; color: #6b4500}
 .note {background: #e3eaf5; color: #274a7a} .muted {color: #6a7180}
 .pictures {display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem}
-img {width: 100%} td.text {overflow-wrap: anywhere}
+img {width: 100%} img.row {width: auto; height: 5rem; image-rendering: pixelated} td.text {overflow-wrap: anywhere}
 </style></head><body>
 <h1>Audit of {{ audit.name }}</h1>
 <p class="muted">dataset {{ audit.name }}/{{ audit.dataset }} from {{ audit.source }};
@@ -50,8 +50,9 @@ empty it to drop the row, and give the file back with <code>--corrections</code>
 {% for f in audit.findings if f.examples %}
 <h2 id="f{{ audit.findings.index(f) + 1 }}">{{ f.kind }}</h2>
 <p><span class="{{ f.severity }}">{{ f.severity }}</span> {{ f.rows|length }} rows, {{ f.said }}</p>
-<table><tr><th class="n">row</th><th>text</th><th>label</th><th></th></tr>
-{% for e in f.examples %}<tr><td class="n">{{ e.row }}</td><td class="text">{{ e.text|mask|truncate(300) }}</td>
+<table><tr><th class="n">row</th><th>input</th><th>label</th><th></th></tr>
+{% for e in f.examples %}<tr><td class="n">{{ e.row }}</td><td class="text">{% if e.input.startswith("data:image/") -%}
+<img class="row" alt="" src="{{ e.input }}">{% else %}{{ e.input|mask|truncate(300) }}{% endif %}</td>
 <td>{{ e.label }}</td><td>{{ e.detail|mask }}</td></tr>
 {% endfor %}</table>
 {% if f.rows|length > f.examples|length %}<p class="muted">and {{ f.rows|length - f.examples|length }} more; all row

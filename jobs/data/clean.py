@@ -5,8 +5,7 @@ How near duplicates are found is in `near.py`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -15,20 +14,20 @@ from cluster.errors import DataError
 from .faults import first_ten
 from .near import twins
 
-_WORD = re.compile(r"\w+")
 
+def clean(
+    rows: pd.DataFrame, near_duplicates: float | None, key_of: Callable[[str], str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Kept rows in their order, and the dropped ones with columns `reason` and `of`; `key_of` is `Inputs.key`.
 
-def clean(rows: pd.DataFrame, near_duplicates: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Kept rows in their order, and the dropped ones with columns `reason` and `of`.
-
-    Reasons: `empty text`, `empty label`, `conflicting labels` (the same text under two labels: all of them go),
+    Reasons: `empty input`, `empty label`, `conflicting labels` (the same input under two labels: all of them go),
     `duplicate` (the first stays), `near duplicate` (the first stays). `of` is the `row` of what stays, or 0.
     """
     rows = rows.reset_index(drop=True)
     reason, of = pd.Series("", index=rows.index), pd.Series(0, index=rows.index)
-    key = rows["input"].map(normalise)
+    key = rows["input"].map(key_of)
     reason[rows["label"] == ""] = "empty label"
-    reason[key == ""] = "empty text"
+    reason[key == ""] = "empty input"
     usable = reason == ""
     labels_of_text = rows[usable].groupby(key[usable])["label"].transform("nunique")
     reason[labels_of_text[labels_of_text > 1].index] = "conflicting labels"
@@ -75,8 +74,3 @@ def check_labels(rows: pd.DataFrame, known: Sequence[str] | None, source: str) -
             mend="a classifier needs at least two labels",
         )
     return list(known) if known is not None else found
-
-
-def normalise(text: str) -> str:
-    """What two texts share when they are the same to a reader: words in lower case."""
-    return " ".join(_WORD.findall(text.lower()))

@@ -1,6 +1,6 @@
 """What changed between two dataset versions. Pure: frames in, a Difference out.
 
-Two rows are the same when their texts are the same to a reader (`clean.normalise`), which within a version is unique.
+Two rows are the same when they are the same to a person (`Inputs.key`), which within a version is unique.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .clean import normalise
+from jobs.inputs import Inputs
 
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -26,11 +26,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Shape:
-    """`labels` are rows by label, `words` quantiles of words a text (QUANTILES and `mean`)."""
+    """`labels` are rows by label, `sizes` quantiles of `unit` an input (QUANTILES and `mean`)."""
 
     rows: int
     labels: Mapping[str, int]
-    words: Mapping[str, float]
+    unit: str
+    sizes: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Difference:
     after: Shape
 
 
-def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
+def compare(before: pd.DataFrame, after: pd.DataFrame, inputs: Inputs) -> Difference:
     """`before` and `after` are all rows of a version with `input, label, split`."""
-    both = _keyed(before).join(_keyed(after), how="outer", lsuffix="_before", rsuffix="_after").fillna("")
+    both = (
+        _keyed(before, inputs).join(_keyed(after, inputs), how="outer", lsuffix="_before", rsuffix="_after").fillna("")
+    )
     here, there = both["split_before"] != "", both["split_after"] != ""
     relabelled = here & there & (both["label_before"] != both["label_after"])
     moved = here & there & (both["split_before"] != both["split_after"])
@@ -58,27 +61,29 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
         removed=_changes(both[~there]),
         relabelled=_changes(both[relabelled]),
         moved=_changes(both[moved]),
-        before=shape(before),
-        after=shape(after),
+        before=shape(before, inputs),
+        after=shape(after, inputs),
     )
 
 
-def shape(rows: pd.DataFrame) -> Shape:
-    """Label counts and text lengths of rows with `input, label`."""
-    words = rows["input"].map(lambda text: len(text.split()))
+def shape(rows: pd.DataFrame, inputs: Inputs) -> Shape:
+    """Label counts and input sizes of rows with `input, label`."""
+    sizes = rows["input"].map(inputs.size)
     return Shape(
         rows=len(rows),
+        unit=f"{inputs.UNIT} a {inputs.NAME}",
         labels={str(label): int(n) for label, n in rows["label"].value_counts().sort_index().items()},
-        words={"mean": float(words.mean())} | {name: float(words.quantile(q)) for name, q in QUANTILES.items()},
+        sizes={"mean": float(sizes.mean())} | {name: float(sizes.quantile(q)) for name, q in QUANTILES.items()},
     )
 
 
-def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[["input", "label", "split"]].set_index(rows["input"].map(normalise).rename("key"))
+def _keyed(rows: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
+    shown = rows[["input", "label", "split"]].assign(input=rows["input"].map(inputs.shown))
+    return shown.set_index(rows["input"].map(inputs.key).rename("key"))
 
 
 def _changes(rows: pd.DataFrame) -> tuple[Change, ...]:
-    """In the order of their texts."""
+    """In the order of their keys."""
     pairs = {
         name: zip(rows[f"{name}_before"], rows[f"{name}_after"], strict=True) for name in ("input", "label", "split")
     }

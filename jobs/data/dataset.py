@@ -30,6 +30,7 @@ class DatasetVersion:
     name: str
     version: str
     source: str
+    task: str
     labels: tuple[str, ...]
     slices: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
@@ -81,6 +82,7 @@ def write(
     dropped: pd.DataFrame,
     *,
     source: str,
+    task: str,
     labels: list[str],
     rules: Mapping[str, Any],
     slices: Sequence[str] = (),
@@ -94,6 +96,7 @@ def write(
         name=name,
         version=_hash({name: rows[columns] for name, rows in splits.items()}, labels, rules),
         source=source,
+        task=task,
         labels=tuple(labels),
         slices=tuple(slices),
         counts={s: {label: int((splits[s]["label"] == label).sum()) for label in labels} for s in SPLITS},

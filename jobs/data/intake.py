@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from jobs.spec import DataSpec
+from jobs import tasks
+from jobs.inputs import Inputs, texts
+from jobs.spec import DataSpec, Spec
 
 from . import corrections, pii, source
 from .clean import check_labels
@@ -28,16 +30,16 @@ class Intake:
     corrections: str | None
 
 
-def read(spec: DataSpec) -> Intake:
+def read(spec: DataSpec, inputs: Inputs) -> Intake:
     """Raises DataError."""
-    rows = source.load(spec)
-    found = pii.rows_with(rows["input"], spec.phone_region)
+    rows = source.load(spec, inputs)
+    found = pii.rows_with(rows["input"], spec.phone_region) if inputs.NAME == texts.NAME else {}
     personal = {kind: tuple(map(int, rows["row"].iloc[at])) for kind, at in found.items()}
     rows, dropped, fixes = masked(rows, spec), rows.iloc[:0].assign(reason="", of=0), None
     if spec.corrections is not None:
         known = list(spec.labels) if spec.labels else sorted(set(rows["label"]) - {""})
         made = corrections.read(Path(spec.corrections))
-        rows, dropped = corrections.apply(rows, made, known, lambda a, b: _same(a, b, spec.phone_region))
+        rows, dropped = corrections.apply(rows, made, known, lambda a, b: _same(a, inputs.shown(b), spec.phone_region))
         fixes = made.hash
     return Intake(rows, dropped, check_labels(rows, spec.labels, spec.source), personal, fixes)
 
@@ -48,8 +50,14 @@ def masked(rows: pd.DataFrame, spec: DataSpec) -> pd.DataFrame:
 
 
 def mask(spec: DataSpec) -> Callable[[str], str]:
-    """What the spec does to the personal data in a text, in training and in serving alike."""
+    """What the spec does to the personal data in a text."""
     return (lambda text: text) if spec.pii == "keep" else (lambda text: pii.mask(text, spec.phone_region))
+
+
+def taker(spec: Spec) -> Callable[[str], str]:
+    """What is made of an input that is sent to be answered; raises ValueError when it is none of the task's."""
+    sent, hide = tasks.get(spec.task).inputs.sent, mask(spec.data)
+    return lambda given: hide(sent(given))
 
 
 def _same(one: str, other: str, region: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Tracker
+from jobs import tasks
 
 from . import dataset
 from .compare import Shape, shape
@@ -33,10 +34,11 @@ def trace(reference: str, settings: Settings) -> Lineage:
     """Of the version that `NAME/VERSION` or the start of a version names. Raises NotFoundError."""
     storage = Storage.from_settings(settings)
     found = dataset.find(storage, reference)
+    inputs = tasks.get(found.task).inputs
     return Lineage(
         version=found,
         intact=found.intact(storage),
-        shapes={split: shape(found.rows(storage, split)) for split in SPLITS},
+        shapes={split: shape(found.rows(storage, split), inputs) for split in SPLITS},
         ancestors=tuple(dataset.ancestors(storage, found)),
         runs=tuple(Tracker(settings, found.name).runs(limit=_RUNS, dataset=found.version)),
     )

@@ -18,7 +18,7 @@ _ROUNDING = 1e-9  # 0.55 * 20 is a little over 11
 def repeats(keys: Sequence[str], threshold: float, known: Sequence[str] = ()) -> list[int]:
     """Positions of the keys that are near a key of `known` or near an earlier key that is not itself returned.
 
-    Keys are normalised texts (`clean.normalise`). What is not returned is pairwise below the threshold.
+    Keys are what `Inputs.key` gives. What is not returned is pairwise below the threshold.
     """
     return list(twins(keys, threshold, known))
 

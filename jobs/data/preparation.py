@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ import pandas as pd
 from cluster.console import say
 from cluster.errors import DataError
 from cluster.storage import Storage
-from jobs import balance
+from jobs import balance, tasks
 from jobs.spec import Spec
 
 from . import dataset, intake, near
-from .clean import check_labels, clean, describe, normalise
+from .clean import check_labels, clean, describe
 from .dataset import DatasetVersion
 from .faults import first_ten
 from .intake import Intake
@@ -56,6 +56,7 @@ def write(spec: Spec, storage: Storage, loaded: Loaded) -> DatasetVersion:
         {name: loaded.rows[loaded.rows["split"] == name] for name in SPLITS},
         loaded.dropped,
         source=spec.data.source,
+        task=spec.task,
         labels=loaded.taken.labels,
         slices=spec.data.slices,
         rules=_rules(spec, loaded.taken.corrections),
@@ -65,15 +66,16 @@ def write(spec: Spec, storage: Storage, loaded: Loaded) -> DatasetVersion:
 def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataFrame) -> DatasetVersion:
     """Old splits as they are, plus labelled feedback (`input`, `label`) as a new origin with a holdout of its own.
 
-    Feedback that is, or nearly is, a text of the old version is dropped: it would leak between splits. It may be of
+    Feedback that is, or nearly is, an input of the old version is dropped: it would leak between splits. It may be of
     one label only. Raises DataError.
     """
     before = {name: old.rows(storage, name) for name in SPLITS}
+    key = tasks.get(spec.task).inputs.key
     rows = intake.masked(feedback[["input", "label"]], spec.data)
     rows = rows.assign(group="", time=None, row=range(1, len(feedback) + 1))
     check_labels(pd.concat([*before.values(), rows]), old.labels, "feedback")
-    kept, dropped = clean(rows, spec.data.near_duplicates)
-    known = _known(kept, pd.concat(before.values()), spec.data.near_duplicates)
+    kept, dropped = clean(rows, spec.data.near_duplicates, key)
+    known = _known(kept, pd.concat(before.values()), spec.data.near_duplicates, key)
     dropped = pd.concat([dropped, kept.assign(reason=known, of=0)[known != ""]])
     kept = kept[known == ""].copy()
     if len(kept) < 10:  # noqa: PLR2004 - fewer cannot be split three ways
@@ -87,6 +89,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
         {s: pd.concat([before[s], kept[kept["split"] == s]], ignore_index=True) for s in SPLITS},
         dropped,
         source=f"{old.version} + {len(kept)} rows of feedback",
+        task=spec.task,
         labels=list(old.labels),
         slices=old.slices,
         rules=_rules(spec, old.rules["corrections"]) | {"feedback_test_share": spec.retrain.feedback_test_share},
@@ -96,8 +99,9 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
 
 def load(spec: Spec) -> Loaded:
     """Read, clean and split, and write nothing. Raises DataError."""
-    taken = intake.read(spec.data)
-    kept, dropped = clean(taken.rows, spec.data.near_duplicates)
+    inputs = tasks.get(spec.task).inputs
+    taken = intake.read(spec.data, inputs)
+    kept, dropped = clean(taken.rows, spec.data.near_duplicates, inputs.key)
     dataset.check_not_empty(kept, dropped, spec.data.source)
     check_labels(kept, spec.data.labels, spec.data.source)
     kept["origin"] = "source"
@@ -114,9 +118,11 @@ def load(spec: Spec) -> Loaded:
     )
 
 
-def _known(rows: pd.DataFrame, old: pd.DataFrame, near_duplicates: float | None) -> pd.Series[str]:
+def _known(
+    rows: pd.DataFrame, old: pd.DataFrame, near_duplicates: float | None, key: Callable[[str], str]
+) -> pd.Series[str]:
     """Why a row says nothing new beside the old ones, "" where it does."""
-    keys, known = rows["input"].map(normalise), old["input"].map(normalise)
+    keys, known = rows["input"].map(key), old["input"].map(key)
     why = pd.Series("", index=rows.index)
     if near_duplicates is not None:
         why.iloc[near.repeats(list(keys), near_duplicates, list(known))] = "near the old version"

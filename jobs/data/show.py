@@ -60,10 +60,10 @@ def difference(a: DatasetVersion, b: DatasetVersion, found: Difference, examples
 
 
 def lengths(shapes: Mapping[str, Shape]) -> str:
-    """Words a text, one column a shape."""
-    quantiles = next(iter(shapes.values())).words
-    rows = ([name, *(f"{shape.words[name]:.4g}" for shape in shapes.values())] for name in quantiles)
-    return show.table("words a text", ["", *shapes], rows)
+    """Sizes of inputs, one column a shape."""
+    first = next(iter(shapes.values()))
+    rows = ([name, *(f"{shape.sizes[name]:.4g}" for shape in shapes.values())] for name in first.sizes)
+    return show.table(first.unit, ["", *shapes], rows)
 
 
 def _labels(shapes: Mapping[str, Shape]) -> str:

@@ -13,22 +13,24 @@ from typing import Any
 import pandas as pd
 
 from cluster.errors import DataError
+from jobs.inputs import Inputs, texts
 from jobs.spec import DataSpec
 from jobs.specfile import is_path
 
 from .faults import first_ten, in_file
 
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
-def load(spec: DataSpec) -> pd.DataFrame:
+def load(spec: DataSpec, inputs: Inputs) -> pd.DataFrame:
     """Rows in file order; `row` counts from 1 as in the source without its header. Raises DataError."""
     frame = _read(spec)
     if frame.empty:
         raise DataError("has no rows", where=spec.source)
     wanted = {"input": spec.input, "label": spec.label, "group": spec.group, "time": spec.time}
     out = {name: _column(frame, column, name, spec) for name, column in wanted.items() if column is not None}
-    out["input"] = out["input"].map(_text)
+    out["input"] = pd.Series(_inputs(out["input"], inputs, spec))
     out["label"] = out["label"].map(_text)
     result = pd.DataFrame(out)
     result["group"] = result["group"].map(_text) if "group" in result else ""
@@ -39,6 +41,24 @@ def load(spec: DataSpec) -> pd.DataFrame:
     for name in spec.slices:
         result[name] = _column(frame, name, "slices", spec).map(_text)
     return result
+
+
+def _inputs(cells: pd.Series[Any], inputs: Inputs, spec: DataSpec) -> list[str]:
+    folder, made, faults = _folder(spec.source), [], []
+    for row, cell in enumerate(cells, 1):
+        try:
+            made.append(inputs.read(cell, folder))
+        except ValueError as error:
+            faults.append(f"row {row} column {spec.input!r}: {error}")
+    if faults:
+        raise DataError(f"cannot be read: {first_ten(faults)}", where=spec.source)
+    return made
+
+
+def _folder(source: str) -> Path:
+    """What paths in a source are relative to."""
+    path = Path(source)
+    return path if path.is_dir() else path.parent
 
 
 def _read(spec: DataSpec) -> pd.DataFrame:
@@ -59,8 +79,15 @@ def _read(spec: DataSpec) -> pd.DataFrame:
         if "corresponds to no data" in cause:  # how datasets says that a file has a header and no rows
             raise DataError("has no rows", where=spec.source) from None
         raise DataError(f"cannot be read: {_faults(spec.source) or cause}", where=spec.source) from None
+    # An image is opened by us, so that what is wrong with it can be said.
+    for name, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
     # Through Arrow: a whole number must not become 1.0 because another row lacks it.
     frame: pd.DataFrame = rows.with_format("arrow")[:].to_pandas(integer_object_nulls=True)
+    for name, feature in rows.features.items():
+        if isinstance(feature, datasets.ClassLabel):  # kept as numbers, meant as names
+            frame[name] = [None if value is None or value < 0 else feature.int2str(int(value)) for value in frame[name]]
     return frame
 
 
@@ -83,6 +110,8 @@ def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
     if not path.exists():
         raise DataError("no such file", where=f"data.source {spec.source}", mend="paths are relative to the spec file")
     files = _files(path)
+    if path.is_dir() and not files and _has_images(path):
+        return "imagefolder", {"data_dir": str(path), "split": "train"}
     kinds = {_BUILDERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise DataError("holds no CSV, JSONL or Parquet files, or a mixture of them", where=spec.source)
@@ -97,6 +126,10 @@ def _recipe(spec: DataSpec) -> tuple[str, dict[str, Any]]:
         sep = "\t" if files[0].suffix == ".tsv" else ","
         arguments |= {"sep": sep, "keep_default_na": False, "features": _all_text(files[0], sep)}
     return str(kinds.pop()), arguments
+
+
+def _has_images(path: Path) -> bool:
+    return any(file.suffix.lower() in _IMAGES for file in path.rglob("*"))
 
 
 def _all_text(file: Path, sep: str) -> Any:
@@ -116,7 +149,4 @@ def _column(frame: pd.DataFrame, column: str, role: str, spec: DataSpec) -> pd.S
 
 
 def _text(value: Any) -> str:
-    """Missing values become "", which cleaning then reports; numbers keep their shortest form."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return ""
-    return str(value).strip()
+    return texts.read(value, Path())

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.storage import Storage
+from jobs import tasks
 from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TEST
 from jobs.predictor import Predictor
@@ -57,7 +58,7 @@ def answers(
             "embedding": [o.embedding.astype(np.float32) for o in outputs],
             "slice": [NEW if index in newest else OLD for index in rows.index],
             **by,
-            BY + TOPIC: slices.topics(list(rows["input"]), spec.topics),
+            BY + TOPIC: tasks.get(data.task).inputs.topics(list(rows["input"]), spec.topics),
         }
     )
 
@@ -68,14 +69,14 @@ def scorecards(rows: pd.DataFrame, labels: tuple[str, ...], spec: EvaluationSpec
 
 
 def evaluate(
-    rows: pd.DataFrame, served: Predictor, folder: Path, labels: tuple[str, ...], spec: EvaluationSpec
+    rows: pd.DataFrame, served: Predictor, folder: Path, data: DatasetVersion, spec: EvaluationSpec
 ) -> Evaluation:
     """From a version's answers, the version as it is served, and its folder."""
-    texts = list(rows["input"])
+    changes = tasks.get(data.task).inputs.CHANGES
     return Evaluation(
-        scorecards=scorecards(rows, labels, spec),
-        robustness=robustness.measure(served, rows, spec.robustness_rows),
-        footprint=footprint.measure(served, folder, texts),
+        scorecards=scorecards(rows, data.labels, spec),
+        robustness=robustness.measure(served, rows, changes, spec.robustness_rows),
+        footprint=footprint.measure(served, folder, list(rows["input"])),
     )
 
 

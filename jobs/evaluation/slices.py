@@ -1,7 +1,7 @@
 """Parts of the test rows that may fare worse than the whole: by the values of named columns and by topic.
 
-Topics are clusters of the texts themselves (TF-IDF, LSA and k-means, as scikit-learn has them), not of a model's
-embeddings: those follow what the model predicts, and two models would be compared on parts that one of them drew.
+Topics are clusters of the inputs themselves (`jobs/inputs/`), not of a model's embeddings: those follow what the model
+predicts, and two models would be compared on parts that one of them drew.
 """
 
 from __future__ import annotations
@@ -13,16 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jobs.vocabulary import words
-
 BY = "by "
 """Begins the name of each column of answers that slices them; "" is a row without a value."""
 TOPIC = "found topic"
-
-_DIMENSIONS = 30
-_TYPICAL = 3
-_ROWS_A_TOPIC = 20
-_WIDE_VOCABULARY = 5000
 
 
 @dataclass(frozen=True)
@@ -60,36 +53,6 @@ class Gap:
     label: str
     predicted: float
     p_value: float
-
-
-def topics(texts: Sequence[str], count: int, seed: int = 0) -> list[str]:
-    """A topic for each text, named by its most typical words; "" for all when there are too few texts for two."""
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
-    from sklearn.preprocessing import normalize
-
-    count = min(count, len(texts) // _ROWS_A_TOPIC)
-    bags = [[w for w in words(text) if w not in ENGLISH_STOP_WORDS] for text in texts]
-    if count < 2 or len({word for bag in bags for word in bag}) <= count:  # noqa: PLR2004 - one topic says nothing
-        return [""] * len(texts)
-    counter = TfidfVectorizer(analyzer=lambda bag: bag, sublinear_tf=True, max_features=_WIDE_VOCABULARY)
-    weights = counter.fit_transform(bags)
-    width = min(_DIMENSIONS, weights.shape[1] - 1)
-    points = normalize(TruncatedSVD(width, random_state=seed).fit_transform(weights))
-    found = KMeans(count, n_init=4, random_state=seed).fit_predict(points)
-    names = _names(weights, found, counter.get_feature_names_out())
-    return [names[number] for number in found]
-
-
-def _names(weights: NDArray[np.float64], found: NDArray[np.int32], known: NDArray[np.str_]) -> dict[int, str]:
-    """The words whose mean weight inside stands out most from that outside."""
-    made: dict[int, str] = {}
-    for number in sorted(set(found)):
-        inside = found == number
-        lift = np.asarray(weights[inside].mean(0) - weights[~inside].mean(0)).ravel()
-        made[number] = ", ".join(known[np.argsort(-lift, kind="stable")[:_TYPICAL]])
-    return made
 
 
 def columns(rows: pd.DataFrame) -> list[str]:

@@ -13,8 +13,9 @@ import pandas as pd
 from cluster.console import say
 from cluster.errors import DataError
 from cluster.storage import Storage
+from jobs import tasks
 from jobs.data import source
-from jobs.data.clean import check_labels, normalise
+from jobs.data.clean import check_labels
 from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TEST, TRAIN
 from jobs.evaluation.scorecard import score
@@ -68,7 +69,7 @@ def _read(spec: Spec, labels: tuple[str, ...] | None) -> pd.DataFrame:
     assert spec.evaluation.anchor is not None
     where = {"source": spec.evaluation.anchor, "input": spec.data.input, "label": spec.data.label}
     try:
-        rows = source.load(DataSpec.model_validate(where))
+        rows = source.load(DataSpec.model_validate(where), tasks.get(spec.task).inputs)
         check_labels(rows, labels, spec.evaluation.anchor)
     except DataError as error:  # which speaks of data.source
         raise DataError(error.what, where=f"evaluation.anchor {spec.evaluation.anchor}", mend=error.mend) from None
@@ -77,7 +78,8 @@ def _read(spec: Spec, labels: tuple[str, ...] | None) -> pd.DataFrame:
 
 def _unseen(rows: pd.DataFrame, train: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     """Without the rows that the model trains on: those it cannot forget."""
-    keys, known = rows["input"].map(normalise), train["input"].map(normalise)
+    key = tasks.get(spec.task).inputs.key
+    keys, known = rows["input"].map(key), train["input"].map(key)
     seen = keys.isin(set(known))
     left = rows[~seen]
     if seen.any():

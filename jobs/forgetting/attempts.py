@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from cluster.console import say
 from cluster.storage import Storage
 from cluster.tracking import Run
-from jobs import model, train
+from jobs import model, tasks, train
 from jobs.data.dataset import DatasetVersion
 from jobs.predictor import Predictor
 from jobs.spec import Spec
@@ -79,9 +79,10 @@ def blended(trained: Trained, start: Path, recipe: Recipe, folder: Path) -> Trai
 
 
 def _measure(spec: Spec, data: DatasetVersion, folder: Path, rows: Anchor) -> Measured:
-    net = model.load(folder, spec.base_model, data.labels, merge=True)
-    tokenizer = model.tokenizer(model.locate(spec.base_model))
-    predictor = Predictor(net, tokenizer, data.labels, spec.training.max_length)
+    task = tasks.get(spec.task)
+    net = model.load(folder, task, spec.base_model, data.labels, merge=True)
+    processor = task.processor(model.locate(spec.base_model))
+    predictor = Predictor(net, task, processor, data.labels, spec.training.max_length)
     return anchor.measure(predictor, rows, data.labels, spec.evaluation.metric)
 
 

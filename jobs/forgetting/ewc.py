@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from jobs.batches import Encoded
+from jobs.tasks.task import Encoded
 
 _NEGLIGIBLE = 1e-3  # a label of less probability adds nothing that shows and costs a backward pass
 

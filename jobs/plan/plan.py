@@ -139,5 +139,5 @@ def _trained(method: str) -> str:
 
 
 def _activations(net: Any, spec: Spec) -> int:
-    counted = shapes.activations(net, spec.training.micro_batch_size, spec.training.max_length)
+    counted = shapes.activations(net, spec)
     return counted if spec.training.precision == "fp32" else counted // 2

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from jobs import model
+from jobs import model, tasks
 from jobs.spec import Spec
 
 
@@ -25,13 +25,14 @@ def on_meta(spec: Spec, labels: int, method: str | None = None) -> Any:
     Raises SpecError when the model has fewer positions than `training.max_length`.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(model.locate(spec.base_model), num_labels=labels)
         model.check_length(config, spec.training.max_length)
-        net = AutoModelForSequenceClassification.from_config(config)
-        return net if (method or spec.method.name) == "full" else model.with_adapter(net, spec.method)
+        task = tasks.get(spec.task)
+        net = task.auto().from_config(config)
+        return net if (method or spec.method.name) == "full" else model.with_adapter(net, spec.method, task)
 
 
 def sizes(net: Any) -> Sizes:
@@ -42,8 +43,8 @@ def sizes(net: Any) -> Sizes:
     return Sizes(parameters, trainable, sum(w.numel() for w in linear.values() if not w.requires_grad))
 
 
-def activations(net: Any, rows: int, tokens: int) -> int:
-    """Bytes that autograd keeps between the forward and the backward pass over `rows` inputs of `tokens` tokens.
+def activations(net: Any, spec: Spec) -> int:
+    """Bytes that autograd keeps between the forward and the backward pass over a micro-batch of the longest inputs.
 
     Counted in the model's own precision by saved-tensor hooks, each storage once; weights are not among them.
     """
@@ -60,8 +61,9 @@ def activations(net: Any, rows: int, tokens: int) -> int:
 
     net.train()
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # No mask: what it hides is still computed.
-        net(input_ids=torch.zeros((rows, tokens), dtype=torch.long), labels=torch.zeros(rows, dtype=torch.long))
+        rows = spec.training.micro_batch_size
+        inputs = tasks.get(spec.task).blank(net.config, rows, spec.training.max_length)
+        net(**inputs, labels=torch.zeros(rows, dtype=torch.long))
     return sum(int(storage.nbytes()) for storage in kept.values())
 
 

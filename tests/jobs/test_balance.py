@@ -74,9 +74,9 @@ def recall(spec: Spec, place: Place, balance: str) -> float:
             losses.append(metrics["validation_loss"])
 
         loop.run(job, rank=0, world=1, threads=1, report=report)
-        net = model.load(kept, spec.base_model, job.labels)
+        net = model.load(kept, tiny.TASK, spec.base_model, job.labels)
     rare = job.validation[job.validation["label"] == "positive"]
-    said = Predictor(net, model.tokenizer(spec.base_model), job.labels, 32)(list(rare["input"]))
+    said = Predictor(net, tiny.TASK, tiny.TASK.processor(spec.base_model), job.labels, 32)(list(rare["input"]))
     return sum(output.label == "positive" for output in said) / len(rare)
 
 

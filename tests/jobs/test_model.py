@@ -30,16 +30,21 @@ def test_a_base_model_that_is_not_there_gets_one_line(name: str, said: str) -> N
     assert said in str(caught.value)
 
 
-def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_said(spec: Spec, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be loaded") as caught:
-        model.check(str(tmp_path), 8)
+        model.check(spec.with_values({"base_model": str(tmp_path)}))
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_of_another_kind_than_the_task_is_refused(spec: Spec) -> None:
+    with pytest.raises(SpecError, match="a bert model is none for image-classification"):
+        model.check(spec.with_values({"task": "image-classification"}))
+
+
 def test_a_module_that_does_not_exist_is_said(base_model: Path) -> None:
-    net = model.base(str(base_model), LABELS, 0)
+    net = model.base(tiny.TASK, str(base_model), LABELS, 0)
     with pytest.raises(SpecError, match=r"method\.target_modules"):
-        model.with_adapter(net, MethodSpec(target_modules=("no_such_module",)))
+        model.with_adapter(net, MethodSpec(target_modules=("no_such_module",)), tiny.TASK)
 
 
 def test_a_text_longer_than_the_model_is_refused_before_anything_is_loaded(spec: Spec, place: Place) -> None:
@@ -68,15 +73,22 @@ def test_a_saved_model_answers_as_it_did(spec: Spec, tmp_path: Path, method: str
                 weights.add_(0.05 * torch.randn_like(weights, generator=None))
     model.save(net, None, tmp_path)
     texts = [row["input"] for row in tiny.rows(40, seed=3)]
-    tokenizer = model.tokenizer(spec.base_model)
-    kept = [net, *(model.load(tmp_path, spec.base_model, LABELS, merge=merge) for merge in (False, True))]
-    scores = [[o.scores["positive"] for o in Predictor(each, tokenizer, LABELS, 32)(texts)] for each in kept]
+    tokenizer = tiny.TASK.processor(spec.base_model)
+    kept = [net, *(model.load(tmp_path, tiny.TASK, spec.base_model, LABELS, merge=merge) for merge in (False, True))]
+    scores = [[o.scores["positive"] for o in Predictor(each, tiny.TASK, tokenizer, LABELS, 32)(texts)] for each in kept]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
 
 
 def test_batched_answers_are_those_of_one_at_a_time(spec: Spec) -> None:
-    predictor = Predictor(model.base(spec.base_model, LABELS, 0), model.tokenizer(spec.base_model), LABELS, 32, 4)
+    predictor = Predictor(
+        model.base(tiny.TASK, spec.base_model, LABELS, 0),
+        tiny.TASK,
+        tiny.TASK.processor(spec.base_model),
+        LABELS,
+        32,
+        4,
+    )
     texts = [row["input"] for row in tiny.rows(11, seed=5)]
     together, alone = predictor(texts), [predictor([text])[0] for text in texts]
     for a, b in zip(together, alone, strict=True):

@@ -22,6 +22,7 @@ from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.train import Trained
+from tests import tiny
 
 pytestmark = pytest.mark.ray
 
@@ -39,7 +40,7 @@ def plain_losses(spec: Spec, job: Work) -> list[float]:
     net = model.trainable(spec, job.labels)
     index = {label: i for i, label in enumerate(job.labels)}
     labels = [index[label] for label in job.train["label"]]
-    rows = batches.encode(model.tokenizer(spec.base_model), list(job.train["input"]), labels, 32)
+    rows = batches.encode(tiny.TASK.processor(spec.base_model), list(job.train["input"]), labels, 32)
     weights = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=spec.training.learning_rate, weight_decay=spec.training.weight_decay)
     plan = batches.epoch([len(ids) for ids in rows.ids], spec.training.global_batch_size, spec.training.seed)
@@ -64,7 +65,7 @@ def scores(net: Any, job: Work) -> tuple[float, float]:
 
     index = {label: i for i, label in enumerate(job.labels)}
     labels = [index[label] for label in job.validation["label"]]
-    rows = batches.encode(model.tokenizer(job.spec.base_model), list(job.validation["input"]), labels, 32)
+    rows = batches.encode(tiny.TASK.processor(job.spec.base_model), list(job.validation["input"]), labels, 32)
     with torch.no_grad():
         answer = net.eval()(**rows.batch(range(len(rows))))
     return answer.loss.item(), float(np.mean(answer.logits.argmax(-1).numpy() == rows.labels))
@@ -97,7 +98,7 @@ def test_every_zero_stage_trains_as_a_bare_loop_does(
     # What was saved is what was measured, put together from shards or not.
     measured = trained.metrics["validation_loss"], trained.metrics["validation_accuracy"]
     np.testing.assert_allclose(
-        scores(model.load(trained.folder, spec.base_model, job.labels), job), measured, rtol=1e-4
+        scores(model.load(trained.folder, tiny.TASK, spec.base_model, job.labels), job), measured, rtol=1e-4
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
-from jobs.vocabulary import vocabulary
+from jobs.inputs.texts import vocabulary
 from monitoring.drift import ColumnDrift, DriftResult
 from serve.predictions import feedback_log, prediction_log
 

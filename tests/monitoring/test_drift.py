@@ -10,15 +10,18 @@ import pytest
 from scipy.stats import binom, ks_2samp
 
 from cluster.storage import Storage
-from jobs.spec import MonitoringSpec
+from jobs.inputs.texts import DESCRIPTORS, unknown_share
+from jobs.spec import Spec
 from monitoring import permutation
-from monitoring.descriptors import unknown_share
-from monitoring.drift import COLUMNS, DriftResult, detect
+from monitoring.drift import CONFIDENCE, EMBEDDING, LABEL, DriftResult, detect
 from monitoring.windows import Window
 
 from .fakes import BEGAN, WORDS, drifted, result, sample
 
-SPEC = MonitoringSpec(false_alarm_rate=0.01)
+COLUMNS = (*DESCRIPTORS, CONFIDENCE, LABEL, EMBEDDING)
+SPEC = Spec.model_validate(
+    {"name": "m", "base_model": "b", "data": {"source": "a.csv"}, "monitoring": {"false_alarm_rate": 0.01}}
+)
 
 pytestmark = [
     # Evidently 0.7.23 reaches into numpy.core and drags in Litestar, which deprecates names of its own, at import.

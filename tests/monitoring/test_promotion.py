@@ -18,6 +18,7 @@ from jobs.publish import Published
 from jobs.spec import Spec
 from monitoring import promotion, show
 from monitoring.journal import Journal
+from tests import tiny
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def trained(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path, epo
     net = model.trainable(spec, dataset.labels)
     rows = dataset.rows(place.storage, TRAIN)
     labels = [dataset.labels.index(label) for label in rows["label"]]
-    encoded = batches.encode(model.tokenizer(spec.base_model), list(rows["input"]), labels, 32)
+    encoded = batches.encode(tiny.TASK.processor(spec.base_model), list(rows["input"]), labels, 32)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.005)
     for epoch in range(epochs):
         for batch in batches.epoch([len(ids) for ids in encoded.ids], 16, epoch):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cluster.registry import CHAMPION, PREVIOUS, ModelVersion
-from jobs.explain.explain import Explanation, Word
+from jobs.explain.explanation import Explanation
+from jobs.explain.words import TextExplanation, Word
 from jobs.predictor import Output
 
 LABELS = ("negative", "positive")
@@ -33,7 +34,7 @@ class FakePredictor:
         """The first word says it all."""
         first = text.split(maxsplit=1)[0]
         share = self.share if label in {None, "positive"} else 1 - self.share
-        return Explanation(text, label or "positive", share, 0.5, 0.0, (Word(first, 0, len(first), share - 0.5),))
+        return TextExplanation(text, label or "positive", share, 0.5, 0.0, (Word(first, 0, len(first), share - 0.5),))
 
 
 def load(folder: Path) -> FakePredictor:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from jobs.data import intake
-from jobs.explain.explain import Explanation
-from jobs.spec import DataSpec
+from jobs.explain.explanation import Explanation
+from jobs.spec import Spec
 from serve import app
 from serve.engine import Engine
 from serve.predictions import FEEDBACK, PREDICTIONS
@@ -36,9 +36,12 @@ class Server:
             assert self.engine is not None
             return Answered(self.engine, self.engine.predictor(texts))
 
-        mask = intake.mask(DataSpec(source="x.csv", pii=pii))
-        self.service = Service("m", self.spool, lambda: self.engine, answer, mask=mask, explain_steps=4)
-        self.api = app.build(self.service, app.Limits(predict=4, explain=2), failed=lambda: {6: "broken"})
+        spec = {"name": "m", "base_model": "b", "data": {"source": "x.csv", "pii": pii}}
+        take = intake.taker(Spec.model_validate(spec))
+        self.service = Service("m", self.spool, lambda: self.engine, answer, take=take, explain_steps=4)
+        self.api = app.build(
+            self.service, app.Limits(predict=4, explain=2, characters=1000), failed=lambda: {6: "broken"}
+        )
 
     async def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
@@ -132,6 +135,7 @@ async def test_feedback_comes_back_by_prediction_id(server: Server) -> None:
     [
         ("/v1/models/other/predict", {"inputs": "a"}, 404, "no model 'other' is served here (this is 'm')"),
         (PREDICT, {"inputs": ["a"] * 5}, 422, "5 inputs in one request (send at most 4)"),
+        (PREDICT, {"inputs": ["a", "b" * 1001]}, 422, "an input of 1,001 characters (send at most 1,000)"),
         (PREDICT, {"inputs": []}, 422, "inputs: List should have at least 1 item"),
         (PREDICT, {"inputs": ["a", ""]}, 422, "inputs.1: String should have at least 1 character"),
         (PREDICT, {"inputs": ["a", 3]}, 422, "inputs.1: Input should be a valid string"),
@@ -194,7 +198,7 @@ async def test_an_answer_that_cannot_be_written_down_is_not_given(server: Server
 
 async def test_openapi_names_every_route(server: Server) -> None:
     paths = (await server.ask("GET", "/openapi.json")).json()["paths"]
-    text = {"type": "string", "minLength": 1, "maxLength": 100_000}
+    text = {"type": "string", "minLength": 1}
     inputs = server.api.openapi()["components"]["schemas"]["PredictRequest"]["properties"]["inputs"]
     assert inputs["anyOf"] == [text, {"type": "array", "items": text}]
     assert set(paths) == {

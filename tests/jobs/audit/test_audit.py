@@ -88,7 +88,13 @@ def test_embeddings_are_those_of_serving(spec: Spec, tmp_path: Path) -> None:
 
     texts = [row["input"] for row in tiny.rows(30)]
     found = embed.embed(texts, spec, tmp_path / "vectors.npy", with_ray=False)
-    serving = Predictor(model.base(spec.base_model, ("a", "b"), 0), model.tokenizer(spec.base_model), ("a", "b"), 32)
+    serving = Predictor(
+        model.base(tiny.TASK, spec.base_model, ("a", "b"), 0),
+        tiny.TASK,
+        tiny.TASK.processor(spec.base_model),
+        ("a", "b"),
+        32,
+    )
     np.testing.assert_allclose(found, [output.embedding for output in serving(texts)], atol=1e-5)
 
 
@@ -113,7 +119,8 @@ def test_of_flipped_labels_four_in_five_are_in_the_top_tenth(place: Place, tmp_p
     rows.loc[flipped, "label"] = rows.loc[flipped, "label"].map(flip)
     rows[["input", "label", "group"]].to_csv(tmp_path / "flipped.csv", index=False)
     made = audit.run(
-        spec.with_values({"data.source": str(tmp_path / "flipped.csv"), "data.group": "group"}), place.settings
+        spec.with_values({"data.source": str(tmp_path / "flipped.csv"), "data.group": "group", "data.input": "input"}),
+        place.settings,
     )
     table = pd.read_csv(io.BytesIO(place.storage.read_bytes(f"audits/sentiment/{made.dataset}/doubtful.csv")))
     assert len(table) == -(-made.kept // 10)

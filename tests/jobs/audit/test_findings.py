@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.audit.findings import Finding, Measured, findings
+from jobs.audit.findings import Finding, Measured, Written, findings
 from jobs.audit.labels import Doubts
 from jobs.audit.neighbours import Neighbours
 from jobs.data.clean import clean
 from jobs.data.intake import Intake
 from jobs.data.preparation import Loaded
+from jobs.inputs import texts
 from jobs.spec import Spec
 
 WORDS = ["ash", "bay", "cap", "den", "elm", "fog", "gap", "hay", "ink", "jar", "kit", "log"]
@@ -36,9 +37,10 @@ def loaded(kept: pd.DataFrame, dropped: pd.DataFrame | None = None, personal: di
 
 def measured(count: int = 12, **changes: Any) -> Measured:
     nearest, similarity = np.full((count, 3), 0), np.full((count, 3), 0.5, np.float32)
+    written = {"tokens": np.full(count, 9), "languages": ["en"] * count}
+    written |= {name: changes.pop(name) for name in tuple(changes) if name in written}
     plain = {
-        "tokens": np.full(count, 9),
-        "languages": ["en"] * count,
+        "written": Written(**written),
         "neighbours": Neighbours(np.linspace(0.4, 0.5, count).astype(np.float32), nearest, similarity),
         "doubts": Doubts(np.full(count, 0.1), np.arange(count) % 2, np.zeros(count, bool), np.ones(count, bool)),
     }
@@ -73,7 +75,7 @@ def test_copies_in_two_given_splits_are_an_error_though_they_are_dropped(spec: S
     given = rows()
     given.loc[[3, 11], "input"] = [given["input"][0]] * 2
     given.loc[[3, 11], "label"] = "a"
-    kept, dropped = clean(given, 0.9)
+    kept, dropped = clean(given, 0.9, texts.key)
     by_column = spec_with(spec, data__split={"by": "column", "column": "side"}, data__near_duplicates=0.9)
     found = by_kind(findings(loaded(kept, dropped), measured(10), by_column))
     assert found["leak"].rows == (12,)

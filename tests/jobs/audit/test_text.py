@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import model
 from jobs.audit import text
+from tests import tiny
 
 
 def test_languages_are_told_and_what_cannot_be_told_is_left() -> None:
@@ -42,5 +42,5 @@ def test_wrong_decoding_is_told(given: str, said: str) -> None:
 
 
 def test_lengths_are_whole_though_the_model_takes_less(base_model: Path) -> None:
-    counted = text.lengths(model.tokenizer(base_model), ["good day", "", "day " * 200], chunk=2)
+    counted = text.lengths(tiny.TASK.processor(base_model), ["good day", "", "day " * 200], chunk=2)
     assert np.array_equal(counted, [4, 2, 202])

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import DataError
-from jobs.data.clean import check_labels, clean, describe, normalise
+from jobs.data.clean import check_labels, clean, describe
+from jobs.inputs import texts
 
 
 def frame(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -14,7 +15,7 @@ def frame(*rows: tuple[str, str]) -> pd.DataFrame:
 
 
 def reasons(rows: pd.DataFrame, near: float | None = 0.8) -> dict[int, str]:
-    _, dropped = clean(rows, near)
+    _, dropped = clean(rows, near, texts.key)
     return dict(zip(dropped["row"], dropped["reason"], strict=True))
 
 
@@ -32,13 +33,13 @@ def test_each_dropped_row_says_why() -> None:
         ("!?", "a"),
     )
     assert reasons(rows) == {
-        1: "empty text",
+        1: "empty input",
         2: "empty label",
         4: "duplicate",
         5: "conflicting labels",
         6: "conflicting labels",
         8: "near duplicate",
-        9: "empty text",
+        9: "empty input",
     }
 
 
@@ -50,10 +51,10 @@ def test_near_duplicates_can_be_kept() -> None:
 @given(st.lists(st.tuples(st.text(max_size=12), st.sampled_from(["a", "b", ""])), min_size=1, max_size=30))
 def test_every_row_is_kept_or_dropped_and_what_is_kept_is_unique(rows) -> None:
     given_rows = frame(*rows)
-    kept, dropped = clean(given_rows, 0.9)
+    kept, dropped = clean(given_rows, 0.9, texts.key)
     assert sorted([*kept["row"], *dropped["row"]]) == list(given_rows["row"])
     assert (dropped["reason"] != "").all()
-    keys = [normalise(text) for text in kept["input"]]
+    keys = [texts.key(text) for text in kept["input"]]
     assert len(keys) == len(set(keys))
     assert "" not in keys
 
@@ -80,13 +81,15 @@ def test_labels_keep_the_order_of_the_spec() -> None:
 
 def test_a_duplicate_names_the_row_that_stays() -> None:
     long = "one two three four five six seven eight nine ten"
-    _, dropped = clean(frame(("x", "a"), (long, "a"), ("X!", "a"), (f"{long} eleven", "a"), ("", "b"), ("x", "a")), 0.8)
+    _, dropped = clean(
+        frame(("x", "a"), (long, "a"), ("X!", "a"), (f"{long} eleven", "a"), ("", "b"), ("x", "a")), 0.8, texts.key
+    )
     assert dict(zip(dropped["row"], dropped["of"], strict=True)) == {3: 1, 4: 2, 5: 0, 6: 1}
 
 
 def test_what_was_dropped_is_said_with_the_first_ten_rows() -> None:
-    _, dropped = clean(frame(*[("", "a")] * 13, ("x", "a"), ("x", "a")), None)
+    _, dropped = clean(frame(*[("", "a")] * 13, ("x", "a"), ("x", "a")), None, texts.key)
     assert describe(dropped) == [
         "dropped 1 duplicate: row 15",
-        "dropped 13 empty text: row 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
+        "dropped 13 empty input: row 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
     ]

@@ -9,8 +9,8 @@ import pytest
 
 from cluster.errors import DataError, NotFoundError
 from jobs.data import dataset, near, preparation
-from jobs.data.clean import normalise
 from jobs.data.split import SPLITS
+from jobs.inputs.texts import key as normalise
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny

@@ -10,6 +10,7 @@ import pytest
 
 from cluster.errors import DataError
 from jobs.data import source
+from jobs.inputs import texts
 from jobs.spec import DataSpec
 from tests import tiny
 
@@ -41,7 +42,7 @@ def write(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    frame = source.load(DataSpec(source=str(write(tmp_path, kind)), group="document"))
+    frame = source.load(DataSpec(source=str(write(tmp_path, kind)), group="document"), texts)
     assert list(frame["input"]) == [row["text"] for row in ROWS]
     assert list(frame["label"]) == [row["label"] for row in ROWS]
     assert list(frame["group"]) == [row["document"] for row in ROWS]
@@ -51,13 +52,13 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> No
 def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
     tiny.write_csv(tmp_path / "a.csv", ROWS[:2])
     tiny.write_csv(tmp_path / "b.csv", ROWS[2:])
-    assert len(source.load(DataSpec(source=str(tmp_path)))) == 6
+    assert len(source.load(DataSpec(source=str(tmp_path)), texts)) == 6
 
 
 def test_labels_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("text,label\na,01\nb,\nc,NA\n")
-    assert list(source.load(DataSpec(source=str(path)))["label"]) == ["01", "", "NA"]
+    assert list(source.load(DataSpec(source=str(path)), texts)["label"]) == ["01", "", "NA"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_labels_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) 
 )
 def test_files_as_other_programs_write_them(tmp_path: Path, name: str, content: bytes, labels: list[str]) -> None:
     (tmp_path / name).write_bytes(content)
-    frame = source.load(DataSpec(source=str(tmp_path / name)))
+    frame = source.load(DataSpec(source=str(tmp_path / name)), texts)
     assert list(frame["label"]) == labels
     assert list(frame["input"]) == ["a", "b"]
 
@@ -81,10 +82,10 @@ def test_a_folder_of_different_tables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,x\n")
     (tmp_path / "b.csv").write_text("text,other\na,x\n")
     with pytest.raises(DataError, match="cannot be read"):
-        source.load(DataSpec(source=str(tmp_path)))
+        source.load(DataSpec(source=str(tmp_path)), texts)
     (tmp_path / "b.csv").rename(tmp_path / "b.jsonl")
     with pytest.raises(DataError, match="a mixture of them"):
-        source.load(DataSpec(source=str(tmp_path)))
+        source.load(DataSpec(source=str(tmp_path)), texts)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_folder_of_different_tables_is_refused(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path, change, said) -> None:
     spec = DataSpec(source=str(write(tmp_path, "csv"))).model_copy(update=change)
     with pytest.raises(DataError) as caught:
-        source.load(spec)
+        source.load(spec, texts)
     assert said in str(caught.value)
 
 
@@ -116,7 +117,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, change, said) -> None:
 def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said) as caught:
-        source.load(DataSpec(source=str(tmp_path / name)))
+        source.load(DataSpec(source=str(tmp_path / name)), texts)
     assert "\n" not in str(caught.value)
 
 
@@ -136,7 +137,7 @@ def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, tex
 def test_every_fault_has_its_file_row_and_column(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said) as caught:
-        source.load(DataSpec(source=str(tmp_path / name)))
+        source.load(DataSpec(source=str(tmp_path / name)), texts)
     assert name in str(caught.value)
 
 
@@ -144,9 +145,9 @@ def test_of_several_files_the_faulty_one_is_named(tmp_path: Path) -> None:
     tiny.write_csv(tmp_path / "a.csv", ROWS)
     (tmp_path / "b.csv").write_text("text,label,document\na,b,c,d\n")
     with pytest.raises(DataError, match=r"b\.csv row 1 column 4"):
-        source.load(DataSpec(source=str(tmp_path)))
+        source.load(DataSpec(source=str(tmp_path)), texts)
 
 
 def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_text("text,label\n" + "word " * 40_000 + ",a\nshort,b\n")
-    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")))["input"][0]) == 199_999
+    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")), texts)["input"][0]) == 199_999

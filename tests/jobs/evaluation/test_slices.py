@@ -54,19 +54,3 @@ def test_a_single_slice_and_topics_have_no_gap() -> None:
     assert slices.gaps(slices.slices(one, LABELS, 30)) == ()
     topics = rows(de=(45, 50), fr=(20, 40)).rename(columns={f"{BY}country": f"{BY}{TOPIC}"})
     assert slices.gaps(slices.slices(topics, LABELS, 30)) == ()
-
-
-def test_topics_are_found_named_and_the_same_again() -> None:
-    texts = [f"the {food} soup was {word}" for food in ("onion", "tomato", "onion") for word in ("hot", "cold") * 5]
-    texts += [f"my {part} computer {word}" for part in ("old", "new", "old") for word in ("crashes", "boots") * 5]
-    found = slices.topics(texts, 2)
-    assert len(set(found)) == 2
-    assert len(set(found[:30])) == len(set(found[30:])) == 1
-    assert found[0].startswith("soup, ")
-    assert "computer" in found[30]
-    assert slices.topics(texts, 2) == found
-
-
-@pytest.mark.parametrize("texts", [["one two"] * 100, ["a few words"] * 5, [""] * 90, ["the of and"] * 90])
-def test_texts_that_do_not_differ_or_are_few_have_no_topic(texts: list[str]) -> None:
-    assert set(slices.topics(texts, 5)) == {""}

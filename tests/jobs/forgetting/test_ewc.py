@@ -24,7 +24,7 @@ LABELS = ("negative", "positive")
 
 def encoded(spec: Spec, count: int = 6) -> Encoded:
     texts = [row["input"] for row in tiny.rows(count, seed=3)]
-    return batches.encode(model.tokenizer(spec.base_model), texts, [0] * count, 32)
+    return batches.encode(tiny.TASK.processor(spec.base_model), texts, [0] * count, 32)
 
 
 class Logistic(torch.nn.Module):
@@ -91,7 +91,7 @@ def trained(job: Work, folder: Path) -> dict[str, torch.Tensor]:
 
     def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
         assert checkpoint is not None
-        net = model.load(checkpoint, job.spec.base_model, job.labels, train=True)
+        net = model.load(checkpoint, tiny.TASK, job.spec.base_model, job.labels, train=True)
         last.update({n: p.detach().clone() for n, p in net.named_parameters() if p.requires_grad})
 
     last: dict[str, torch.Tensor] = {}
@@ -109,9 +109,9 @@ def test_a_strong_hold_keeps_what_matters_and_none_changes_nothing(
         {"scaling.workers": 1, "training.epochs": 2, "training.zero_stage": stage, "method.dropout": 0}
     )
     job = start_of(spec, train.work(spec, preparation.prepare(spec, place.storage), place.storage), tmp_path / "start")
-    net = model.load(Path(job.start or ""), spec.base_model, job.labels, train=True)
+    net = model.load(Path(job.start or ""), tiny.TASK, spec.base_model, job.labels, train=True)
     names = [name for name, weight in net.named_parameters() if weight.requires_grad]
-    held = ewc.hold(net, loop._encode(job, model.tokenizer(spec.base_model), job.train.head(20)), 1.0)
+    held = ewc.hold(net, loop._encode(job, tiny.TASK.processor(spec.base_model), job.train.head(20)), 1.0)
 
     def moved(consolidation: Consolidation | None) -> tuple[float, dict[str, torch.Tensor]]:
         after = trained(replace(job, consolidation=consolidation), tmp_path)

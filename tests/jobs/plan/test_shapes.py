@@ -33,11 +33,17 @@ def test_meta_counts_the_activations_that_the_real_model_keeps(spec: Spec, metho
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(input_ids=torch.zeros((8, 32), dtype=torch.long), labels=torch.zeros(8, dtype=torch.long))
     measured = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in weights)
-    assert shapes.activations(shapes.on_meta(made, 2), 8, 32) == pytest.approx(measured, rel=0.25)
+    made = made.with_values({"training.micro_batch_size": 8, "training.max_length": 32})
+    assert shapes.activations(shapes.on_meta(made, 2), made) == pytest.approx(measured, rel=0.25)
 
 
 def test_activations_grow_with_rows_and_tokens(spec: Spec) -> None:
     net = shapes.on_meta(spec, 2)
-    small = shapes.activations(net, 4, 16)
-    assert shapes.activations(net, 8, 16) == pytest.approx(2 * small, rel=0.1)
-    assert shapes.activations(net, 4, 32) > 2 * small
+
+    def bytes_of(rows: int, tokens: int) -> int:
+        values = {"training.micro_batch_size": rows, "training.max_length": tokens, "training.global_batch_size": 16}
+        return shapes.activations(net, spec.with_values(values))
+
+    small = bytes_of(4, 16)
+    assert bytes_of(8, 16) == pytest.approx(2 * small, rel=0.1)
+    assert bytes_of(4, 32) > 2 * small

@@ -2,25 +2,25 @@
 
 The path runs from the text with each token replaced by padding to the text itself, in the space of token embeddings.
 captum's layer variant would put hooks on the model, which other threads answer with meanwhile; embeddings that are
-passed in touch nothing. Text classification only.
+passed in touch nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from cluster.errors import UserError
+from .explanation import Explanation, target
 
 _AT_ONCE = 8  # steps that go through the model together: more would keep other requests waiting
 
 
 @dataclass(frozen=True)
 class Word:
-    """`text[start:end]` and what it added to the score; below 0 it spoke against the label."""
+    """`input[start:end]` and what it added to the score; below 0 it spoke against the label."""
 
     word: str
     start: int
@@ -29,22 +29,20 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """`score` is the label's probability, `empty_score` that of the text with no words.
+class TextExplanation(Explanation):
+    """Words beyond the model's `max_length` are not there: it did not read them."""
 
-    The attributions of all words add up to `score - empty_score`, but for `gap` (the completeness axiom; it shrinks
-    with more steps). Words beyond the model's `max_length` are not there: it did not read them.
-    """
-
-    text: str
-    label: str
-    score: float
-    empty_score: float
-    gap: float
     words: tuple[Word, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def parts(self) -> tuple[Word, ...]:
+        return self.words
+
+    def without(self, parts: Sequence[Word]) -> str:
+        text = self.input
+        for word in sorted(parts, key=lambda w: -w.start):
+            text = text[: word.start] + text[word.end :]
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class _Encoded:
 
 def explain(
     net: Any, tokenizer: Any, labels: Sequence[str], max_length: int, text: str, label: str | None, steps: int
-) -> Explanation:
+) -> TextExplanation:
     """Which words speak for `label`, the predicted one when None; `steps` forward and backward passes.
 
     `net` is in evaluation mode and unchanged after; it may answer on other threads meanwhile. Raises UserError for an
@@ -77,26 +75,20 @@ def explain(
 
     with torch.no_grad():
         scores, empty_scores = shares(full)[0], shares(empty)[0]
-    target = int(scores.argmax()) if label is None else _target(labels, label)
+    at = target(scores, labels, label)
     found = IntegratedGradients(shares).attribute(
-        full, baselines=empty, target=target, n_steps=steps, internal_batch_size=_AT_ONCE
+        full, baselines=empty, target=at, n_steps=steps, internal_batch_size=_AT_ONCE
     )
     by_token = found.detach().float().sum(-1)[0].tolist()
-    score, empty_score = float(scores[target]), float(empty_scores[target])
-    return Explanation(
-        text=text,
-        label=labels[target],
+    score, empty_score = float(scores[at]), float(empty_scores[at])
+    return TextExplanation(
+        input=text,
+        label=labels[at],
         score=score,
         empty_score=empty_score,
         gap=sum(by_token) - (score - empty_score),
         words=_by_word(text, encoded, by_token),
     )
-
-
-def _target(labels: Sequence[str], label: str) -> int:
-    if label not in labels:
-        raise UserError(f"{label[:80]!r} is no label of this model", mend=f"labels are {', '.join(labels)}")
-    return labels.index(label)
 
 
 def _encode(tokenizer: Any, text: str, max_length: int) -> _Encoded:

@@ -21,7 +21,7 @@ from cluster.errors import DataError, UserError
 from examples import sentiment_data
 from jobs import loop, model, specfile
 from jobs.explain import faithfulness, highlight
-from jobs.explain.explain import Explanation, Word, _trimmed
+from jobs.explain.words import TextExplanation, Word, _trimmed
 from jobs.loop import Work
 from jobs.predictor import Predictor
 from tests import tiny
@@ -58,8 +58,8 @@ class Counting(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def knowing(base_model: Path) -> Predictor:
-    tokenizer = model.tokenizer(base_model)
-    return Predictor(Counting(tokenizer), tokenizer, LABELS, 32)
+    tokenizer = tiny.TASK.processor(base_model)
+    return Predictor(Counting(tokenizer), tiny.TASK, tokenizer, LABELS, 32)
 
 
 def test_the_words_that_carry_the_label_are_named_and_no_other(knowing: Predictor) -> None:
@@ -79,7 +79,7 @@ def test_attributions_add_up_to_the_score_they_explain(knowing: Predictor) -> No
     assert added == pytest.approx([share - 0.5, 0, 0.5 - share, 0, share - 0.5], abs=1e-5)
     assert sum(added) == pytest.approx(made.score - made.empty_score + made.gap, abs=1e-6)
     assert abs(made.gap) < 1e-5 < abs(knowing.explain("great lovely fine warm", None, 2).gap)
-    assert [made.text[w.start : w.end] for w in made.words] == [w.word for w in made.words] == made.text.split()
+    assert [made.input[w.start : w.end] for w in made.words] == [w.word for w in made.words] == made.input.split()
 
 
 def test_the_other_label_is_explained_by_the_opposite(knowing: Predictor) -> None:
@@ -126,14 +126,15 @@ def test_answers_are_the_same_while_another_thread_explains(knowing: Predictor) 
 
 def test_cutting_named_words_costs_more_than_cutting_others(knowing: Predictor) -> None:
     made = faithfulness.check(knowing, [row["input"] for row in tiny.rows(15, seed=6)], 8)
-    assert made.texts == 15
+    assert made.inputs == 15
     assert made.named > made.chance + 0.05
-    assert "15 texts, 20% of the words cut" in highlight.faithfulness(made)
+    assert "15 inputs, 20% of their parts cut" in highlight.faithfulness(made)
 
 
 @pytest.mark.slow
 def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, tmp_path: Path) -> None:
-    rows = pd.DataFrame(sentiment_data.read(sentiment_data.fetch()["train"])).sample(400, random_state=0)
+    rows = pd.DataFrame(sentiment_data.read(sentiment_data.fetch()["train"])).rename(columns={"text": "input"})
+    rows = rows.sample(400, random_state=0)
     spec = specfile.load(Path("examples/sentiment.yaml")).with_values({"scaling.workers": 1})
     job = Work(spec, LABELS, rows.head(320), rows.tail(40), zero_stage=0, epochs=3)
 
@@ -142,8 +143,8 @@ def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, tmp_
         shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
 
     loop.run(job, rank=0, world=1, threads=1, report=report)
-    net = model.load(tmp_path, spec.base_model, LABELS, merge=True)
-    made = Predictor(net, model.tokenizer(model.locate(spec.base_model)), LABELS, 64)
+    net = model.load(tmp_path, tiny.TASK, spec.base_model, LABELS, merge=True)
+    made = Predictor(net, tiny.TASK, tiny.TASK.processor(model.locate(spec.base_model)), LABELS, 64)
     found = faithfulness.check(made, list(rows["input"].tail(40)), 16)
     assert found.named > 2 * max(found.chance, 0.02)
     worst = max(abs(made.explain(text, None, 32).gap) for text in rows["input"].tail(20))
@@ -151,7 +152,7 @@ def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, tmp_
 
 
 def test_texts_that_cannot_be_cut_are_refused(knowing: Predictor) -> None:
-    with pytest.raises(DataError, match="no text has two words"):
+    with pytest.raises(DataError, match="no input has two parts"):
         faithfulness.check(knowing, ["good", "bad"], 2)
 
 
@@ -163,28 +164,28 @@ WORDS = st.text(st.sampled_from("ab<&>é' "), min_size=1, max_size=20)
 
 
 @st.composite
-def explanations(draw: Any) -> Explanation:
+def explanations(draw: Any) -> TextExplanation:
     text = draw(WORDS)
     ends = sorted(draw(st.sets(st.integers(0, len(text)), min_size=2, max_size=6)))
     spans = list(zip(ends[::2], ends[1::2], strict=False))
     values = draw(st.lists(st.floats(-1, 1), min_size=len(spans), max_size=len(spans)))
     words = tuple(Word(text[a:b], a, b, v) for (a, b), v in zip(spans, values, strict=True))
-    return Explanation(text, "positive", 0.9, 0.5, 0.001, words)
+    return TextExplanation(text, "positive", 0.9, 0.5, 0.001, words)
 
 
 @settings(max_examples=50)
 @given(explanations())
-def test_every_picture_of_it_shows_the_whole_text(made: Explanation) -> None:
+def test_every_picture_of_it_shows_the_whole_text(made: TextExplanation) -> None:
     shown = re.search(r'<p class="text">(.*?)</p>', highlight.page([made]), re.DOTALL)
     assert shown is not None
-    assert unescape(re.sub(r"<span[^>]*>|</span>", "", shown[1])) == made.text
+    assert unescape(re.sub(r"<span[^>]*>|</span>", "", shown[1])) == made.input
     bare = re.sub(r"\x1b\[[0-9;]*m", "", highlight.coloured([made]))
-    assert made.text.rstrip() in bare
+    assert made.input.rstrip() in bare
     assert all(f"{word.attribution:+.3f}" in highlight.plain([made]) for word in made.words)
 
 
 @given(explanations())
-def test_words_that_are_cut_are_gone(made: Explanation) -> None:
-    left = faithfulness.without(made.text, made.words)
-    kept = "".join(c for i, c in enumerate(made.text) if not any(w.start <= i < w.end for w in made.words))
+def test_words_that_are_cut_are_gone(made: TextExplanation) -> None:
+    left = made.without(made.words)
+    kept = "".join(c for i, c in enumerate(made.input) if not any(w.start <= i < w.end for w in made.words))
     assert left == " ".join(kept.split())

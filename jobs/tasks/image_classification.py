@@ -1,0 +1,96 @@
+"""One label for an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.inputs import Inputs, images
+
+from .task import Encoded, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from jobs.explain.pixels import ImageExplanation
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Opened and scaled when their batch is made: all of them at once would not fit."""
+
+    processor: Any
+    inputs: Sequence[str]
+    labels: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [1] * len(self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """`pixel_values` of shape (rows, channels, height, width) and `labels` of shape (rows,)."""
+        import torch
+
+        pictures = [images.opened(self.inputs[i]) for i in rows]
+        pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixels, "labels": torch.from_numpy(self.labels[list(rows)])}
+
+
+class ImageClassification:
+    inputs: Inputs = images
+    metrics = ("accuracy", "macro_f1", "balanced_accuracy", "mcc")
+    head = ("classifier",)
+
+    def auto(self) -> Any:
+        from transformers import AutoModelForImageClassification
+
+        return AutoModelForImageClassification
+
+    def processor(self, folder: str | Path) -> Any:
+        from transformers import AutoImageProcessor
+
+        return AutoImageProcessor.from_pretrained(str(folder))
+
+    def encode(self, processor: Any, inputs: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded:  # noqa: ARG002
+        return Pictures(processor, list(inputs), np.asarray(labels, dtype=np.int64))
+
+    def embed(self, answer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
+        """The mean of the last layer: over patches (rows, patches, hidden), or over places (rows, hidden, h, w)."""
+        last = answer.hidden_states[-1].float()
+        patches = 3
+        return last.mean(1) if last.ndim == patches else last.flatten(2).mean(2)
+
+    def blank(self, config: Any, rows: int, max_length: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        import torch
+
+        return {"pixel_values": torch.zeros((rows, config.num_channels, *_sides(config.image_size)))}
+
+    def explain(
+        self,
+        net: Any,
+        processor: Any,
+        labels: Sequence[str],
+        max_length: int,
+        given: str,
+        label: str | None,
+        steps: int,
+    ) -> ImageExplanation:
+        from jobs.explain import pixels
+
+        del max_length  # of tokens
+        return pixels.explain(net, processor, labels, given, label, steps)
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+TASK: Task = ImageClassification()
