@@ -158,7 +158,7 @@ def _watching(spec: Spec, place: Place, jobs: str, story: Story, traffic: Traffi
     ended = threading.Event()
 
     def decided(decision: Decision) -> None:
-        story.decisions.append((traffic.phases[-1], decision))
+        story.decisions.append((traffic.phase, decision))
         say(f"   {show_.decision(decision)}")
         if decision.alarm:
             story.mark("alarm", traffic)

@@ -37,6 +37,7 @@ class Sent:
 class Traffic:
     def __init__(self, client: Client) -> None:
         self.sent: list[Sent] = []
+        self.phase = ""
         self.errors: list[str] = []
         self._client = client
         self._pool = ThreadPoolExecutor(CLIENTS)
@@ -45,9 +46,10 @@ class Traffic:
 
     def send(self, phase: str, rows: Sequence[Row]) -> list[Sent]:
         """One request a row, from several clients at once; in the order of `rows`."""
-        made = list(self._pool.map(lambda row: self._one(phase, row), rows))
-        self.sent += made
-        return made
+        self.phase, before = phase, len(self.sent)
+        for sent in self._pool.map(lambda row: self._one(phase, row), rows):
+            self.sent.append(sent)
+        return self.sent[before:]
 
     def give_labels(self, phase: str, share: float, delay: int) -> None:
         """True labels of a `share` of the phase's answers, but not of the last `delay`."""

@@ -56,7 +56,9 @@ class ImageClassification:
 
     def processor(self, folder: str | Path) -> Any:
         from transformers import AutoImageProcessor
+        from transformers.utils import logging
 
+        logging.set_verbosity_error()  # that it takes Pillow where torchvision is not installed
         return AutoImageProcessor.from_pretrained(str(folder))
 
     def encode(self, processor: Any, inputs: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded:  # noqa: ARG002
