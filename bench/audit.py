@@ -148,8 +148,8 @@ def write_project(folder: Path, rows: int, model: Path, tokens: int) -> None:
     parts = pd.concat(pd.read_csv(ROOT / "examples" / "data" / f"{name}.csv") for name in names)
     draw = np.random.default_rng(0)
     one, other = draw.integers(0, len(parts), (2, rows))
-    texts = parts["input"].to_numpy()
-    made = pd.DataFrame({"input": texts[one] + " " + texts[other], "label": parts["label"].to_numpy()[one]})
+    texts = parts["text"].to_numpy()
+    made = pd.DataFrame({"text": texts[one] + " " + texts[other], "label": parts["label"].to_numpy()[one]})
     made.to_csv(folder / "data.csv", index=False)
     spec = {
         "name": "bench",
