@@ -21,7 +21,7 @@ demo: $(READY)  ## set up, then run the whole loop on real data and a real pretr
 
 test: $(READY)  ## set up, then run every test
 	$(FAST)
-	$(BIN)/python -m pytest -m "ray or slow"
+	$(BIN)/python -m pytest -m "ray or slow" --durations=10
 
 check: $(READY)  ## ruff, mypy, import-linter and the fast tests
 	$(BIN)/ruff check .

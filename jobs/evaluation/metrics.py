@@ -1,12 +1,12 @@
-"""Metrics of a classifier, each with its value on the rows and on many bootstrap resamples of them at once.
+"""Metrics of a classifier: scikit-learn's on the rows, and the same on many bootstrap resamples of them at once.
 
 What a resample of rows changes is how often each cell of the confusion matrix, or each row, counts. scikit-learn takes
-one resample at a time; these take all of them as one array, and the tests hold them to scikit-learn's values.
+one resample at a time; METRICS take all of them as one array, and the tests hold them to scikit-learn's values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,38 @@ Counts = NDArray[np.int64]
 """Confusion matrices, shape (..., labels, labels), true label first."""
 Values = NDArray[np.float64]
 
+ROC_AUC, LOG_LOSS = "roc_auc", "log_loss"
 _LEAST_SHARE = 1e-15  # a probability of 0 for the true label would make the log loss infinite
+
+
+def of_labels(true: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Those of METRICS, by scikit-learn."""
+    from sklearn import metrics
+
+    several = len({*true, *predicted}) > 1  # of one label the correlation is 0 by convention, and warns
+    occurs = sorted(set(true))
+    return {
+        "accuracy": float(metrics.accuracy_score(true, predicted)),
+        "macro_f1": float(metrics.f1_score(true, predicted, average="macro", zero_division=0)),
+        "balanced_accuracy": float(
+            metrics.recall_score(true, predicted, labels=occurs, average="macro", zero_division=0)
+        ),
+        "mcc": float(metrics.matthews_corrcoef(true, predicted)) if several else 0.0,
+    }
+
+
+def of_shares(true: NDArray[np.int64], shares: Values) -> dict[str, float]:
+    """`true`: index of the label of each row; `shares`, (rows, labels). No roc_auc unless every label occurs."""
+    from sklearn import metrics
+
+    labels = shares.shape[1]
+    # Probabilities that float32 rounded add up to a little more or less than 1, which scikit-learn warns of.
+    even = shares / shares.sum(1, keepdims=True)
+    found = {LOG_LOSS: float(metrics.log_loss(true, even, labels=range(labels)))}
+    if len(set(true)) == labels:
+        score = even[:, 1] if labels == 2 else even  # noqa: PLR2004 - two labels mirror
+        found[ROC_AUC] = float(metrics.roc_auc_score(true, score, multi_class="ovr"))
+    return found
 
 
 def ratio(part: Counts | Values, whole: Counts | Values) -> Values:
@@ -56,7 +87,7 @@ def mcc(counts: Counts) -> Values:
     return ratio(covariance, np.sqrt(spread))
 
 
-METRICS: dict[str, Callable[[Counts], Values]] = {
+METRICS: Mapping[str, Callable[[Counts], Values]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "balanced_accuracy": balanced_accuracy,
@@ -95,3 +126,9 @@ def _area(positive: NDArray[np.bool_], share: Values, weights: Counts) -> Values
     won = (above * (below.cumsum(1) - below / 2)).sum(1)
     pairs = above.sum(1) * below.sum(1)
     return np.asarray(np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
+
+
+SHARE_METRICS: Mapping[str, Callable[[NDArray[np.int64], Values, Counts], Values]] = {
+    LOG_LOSS: log_loss,
+    ROC_AUC: roc_auc,
+}

@@ -7,20 +7,18 @@ that need every probability draw how often each row counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from .calibration import Calibration
-from .metrics import METRICS, Counts, Values, f1, hits, log_loss, ratio, roc_auc
+from .metrics import METRICS, SHARE_METRICS, Counts, Values, of_labels, of_shares
 from .slices import Gap, Slice
-
-ROC_AUC, LOG_LOSS = "roc_auc", "log_loss"
 
 
 @dataclass(frozen=True)
@@ -84,16 +82,18 @@ def score(
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(true), counts.ravel() / len(true), size=resamples)
     drawn = draws.reshape(resamples, *counts.shape)
-    metrics = {name: _interval(metric(counts), metric(drawn), confidence) for name, metric in METRICS.items()}
+    metrics = {
+        name: _interval(value, METRICS[name](drawn), confidence) for name, value in of_labels(true, predicted).items()
+    }
     if shares is not None:
         metrics |= _by_share(_indices(true, labels), shares, resamples, confidence, rng)
-    precision, recall, per_label = ratio(hits(counts), counts.sum(0)), ratio(hits(counts), counts.sum(1)), f1(counts)
+    by_label = precision_recall_fscore_support(list(true), list(predicted), labels=list(labels), zero_division=0)
     return Scorecard(
         rows=len(true),
         metrics=metrics,
         per_label={
-            label: LabelScore(float(precision[i]), float(recall[i]), float(per_label[i]), int(counts[i].sum()))
-            for i, label in enumerate(labels)
+            label: LabelScore(float(precision), float(recall), float(f1), int(support))
+            for label, precision, recall, f1, support in zip(labels, *by_label, strict=True)
         },
         labels=tuple(labels),
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
@@ -108,16 +108,11 @@ def _indices(true: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
 def _by_share(
     true: NDArray[np.int64], shares: Values, resamples: int, confidence: float, rng: np.random.Generator
 ) -> dict[str, Interval]:
-    """roc_auc is left out when all rows have one label."""
     rows = len(true)
-    once = np.ones((1, rows), np.int64)
     drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
-    metrics: dict[str, Callable[[NDArray[np.int64], Values, Counts], Values]] = {LOG_LOSS: log_loss}
-    if len(set(true)) > 1:
-        metrics[ROC_AUC] = roc_auc
+    found = of_shares(true, shares)
     return {
-        name: _interval(metric(true, shares, once)[0], metric(true, shares, drawn), confidence)
-        for name, metric in metrics.items()
+        name: _interval(value, SHARE_METRICS[name](true, shares, drawn), confidence) for name, value in found.items()
     }
 
 
