@@ -91,15 +91,32 @@ def trainable(spec: Spec, labels: Sequence[str], start: Path | None = None) -> A
 
 
 def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:
-    """PEFT's LoRA around a model, whose head is trained whole.
+    """PEFT's adapters around a model, whose head is trained whole.
 
-    Raises SpecError when no module bears a name in `target_modules`.
+    Raises SpecError when no module bears a name in `target_modules`, or the method knows no modules of such a model.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(model, _adapter(model, method, task))
+    except ValueError:  # PEFT's word for targets that match nothing
+        named = method.target_modules if isinstance(method.target_modules, str) else ", ".join(method.target_modules)
+        raise SpecError(f"no module is named {named}", where="method.target_modules") from None
+
+
+def _adapter(model: Any, method: MethodSpec, task: Task) -> Any:
+    """PEFT's configuration."""
+    from peft import IA3Config, LoraConfig
 
     head = [name for name in task.head if hasattr(model, name)]
     targets = method.target_modules if isinstance(method.target_modules, str) else list(method.target_modules)
-    config = LoraConfig(
+    if method.name == "ia3":
+        # PEFT knows keys, values and feed-forward of the usual models; named targets are taken for keys and values.
+        known = None if targets == "all-linear" else targets
+        return IA3Config(target_modules=known, feedforward_modules=None if known is None else [], modules_to_save=head)
+    return LoraConfig(
+        use_dora=method.name == "dora",
+        use_rslora=method.name == "rslora",
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
@@ -107,11 +124,6 @@ def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:
         modules_to_save=head,
         exclude_modules=rf"(.*\.)?({'|'.join(head)})(\..*)?" if head else None,
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError:  # PEFT's word for targets that match nothing
-        named = targets if isinstance(targets, str) else ", ".join(targets)
-        raise SpecError(f"no module is named {named}", where="method.target_modules") from None
 
 
 def load(

@@ -82,7 +82,7 @@ def _front(facts: Facts) -> ModelCardData:
         license=facts.card.licence,
         base_model=spec.base_model if _HUB_NAME.fullmatch(spec.base_model) else None,
         datasets=None if is_path(spec.data.source) else [spec.data.source],
-        library_name="peft" if spec.method.name == "lora" else "transformers",
+        library_name="transformers" if spec.method.name == "full" else "peft",
         pipeline_tag=spec.task,
         tags=["rehone", spec.method.name],
         metrics=list(names),

@@ -15,6 +15,14 @@ from jobs.provenance import PARTS
 from .facts import Facts, Told
 from .page import code, table, text
 
+METHODS = {
+    "lora": "LoRA adapters",
+    "rslora": "Rank-stabilised LoRA adapters",
+    "dora": "DoRA adapters",
+    "ia3": "IA3 adapters",
+    "full": "All weights",
+}
+
 NOT_MEASURED, NOT_KNOWN = "not measured", "not known"
 _NOT_STATED = "not stated in the spec, key card"
 _SLICES = 12
@@ -41,7 +49,7 @@ def data(facts: Facts) -> str:
 
 def method(facts: Facts) -> str:
     spec = facts.spec
-    head = "LoRA adapters" if spec.method.name == "lora" else "All weights"
+    head = METHODS[spec.method.name]
     named = {
         f"{part}.{key}": value
         for part in ("method", "training", "scaling")

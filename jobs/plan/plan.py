@@ -24,13 +24,14 @@ from .advice import Advice, advise
 from .shapes import Sizes
 
 METHODS = ("full", "lora", "qlora")
+"""Those that every plan compares; the spec's own is with them."""
 _LIKE = {"base_model": "base model", "name": "method", "max_length": "max_length", "workers": "number of workers"}
 """Logged values in which a past run should be like this one, in the order of their weight, and what each one is."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one device holds with a method (one of METHODS) under a ZeRO stage; `peak` is the most at once."""
+    """Bytes that one device holds with a method under a ZeRO stage; `peak` is the most at once."""
 
     method: str
     stage: int
@@ -72,10 +73,11 @@ def make(spec: Spec, settings: Settings) -> Planned:
     """Reads data, the model's description and past runs; starts and writes nothing. Raises DataError, SpecError."""
     loaded = preparation.load(spec)
     rows, labels = int((loaded.rows["split"] == TRAIN).sum()), len(loaded.taken.labels)
-    nets = {method: shapes.on_meta(spec, labels, method) for method in ("full", "lora")}
+    methods = tuple(dict.fromkeys((*METHODS, spec.method.name)))
+    nets = {method: shapes.on_meta(spec, labels, method) for method in methods if method != "qlora"}
     sizes = {method: shapes.sizes(net) for method, net in nets.items()}
     kept = {method: _activations(net, spec) for method, net in nets.items()}
-    every = tuple(need for m in METHODS for need in needs(spec, m, sizes[_trained(m)], kept[_trained(m)]))
+    every = tuple(need for m in methods for need in needs(spec, m, sizes[_trained(m)], kept[_trained(m)]))
     own, device = sizes[spec.method.name], shapes.device_bytes(spec)
     picked = zero.plan(spec, parameters=own.parameters, trainable=own.trainable, device_bytes=device)
     took = duration(spec, rows, Tracker(settings, spec.name).runs())

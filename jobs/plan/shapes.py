@@ -20,7 +20,7 @@ class Sizes:
 
 
 def on_meta(spec: Spec, labels: int, method: str | None = None) -> Any:
-    """The spec's model without its weights; `method` (`full` or `lora`) is the spec's own when not given.
+    """The spec's model without its weights; `method` is the spec's own when not given.
 
     Raises SpecError when the model has fewer positions than `training.max_length`.
     """
@@ -32,7 +32,8 @@ def on_meta(spec: Spec, labels: int, method: str | None = None) -> Any:
         model.check_length(config, spec.training.max_length)
         task = tasks.get(spec.task)
         net = task.auto().from_config(config)
-        return net if (method or spec.method.name) == "full" else model.with_adapter(net, spec.method, task)
+        chosen = spec.method.model_copy(update={"name": method or spec.method.name})
+        return net if chosen.name == "full" else model.with_adapter(net, chosen, task)
 
 
 def sizes(net: Any) -> Sizes:

@@ -6,7 +6,7 @@ from jobs import show
 from jobs.energy import Energy
 from jobs.zero import STAGES
 
-from .plan import METHODS, Need, Planned
+from .plan import Need, Planned
 
 _GIB, _MIB = 2**30, 2**20
 _MINUTE, _HOUR = 60, 3600
@@ -37,7 +37,10 @@ def _weights(made: Planned) -> str:
 
 def _memory(made: Planned) -> str:
     by = {(n.method, n.stage): n for n in made.needs}
-    rows = ([method, *(_cell(by[method, stage], made) for stage in STAGES)] for method in METHODS)
+    rows = (
+        [method, *(_cell(by[method, stage], made) for stage in STAGES)]
+        for method in dict.fromkeys(n.method for n in made.needs)
+    )
     head = ["method", *(f"stage {stage}" for stage in STAGES)]
     need = made.need
     held = {"weights": need.states.weights}

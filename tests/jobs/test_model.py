@@ -61,7 +61,7 @@ def test_lora_trains_a_small_share_and_full_trains_all(spec: Spec) -> None:
     assert full[0] == full[1]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora", "ia3", "full"])
 def test_a_saved_model_answers_as_it_did(spec: Spec, tmp_path: Path, method: str) -> None:
     import torch
 
