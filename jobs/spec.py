@@ -176,13 +176,11 @@ class AuditSpec(Part):
 class MethodSpec(Part):
     name: Literal["lora", "rslora", "dora", "ia3", "full"] = Field(
         "lora",
-        description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), weight-decomposed DoRA (Liu et "
-        "al. 2024), IA3 (Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
+        description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), DoRA (Liu et al. 2024), IA3 "
+        "(Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
     )
     rank: PositiveInt = Field(8, description="LoRA rank r.")
-    alpha: PositiveInt = Field(
-        16, description="LoRA scale: the update times alpha / rank, in rslora alpha / sqrt(rank)."
-    )
+    alpha: PositiveInt = Field(16, description="LoRA scale: the update times alpha / rank (rslora: / sqrt(rank)).")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
     target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear", description="Modules that get an adapter."

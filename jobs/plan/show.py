@@ -37,10 +37,8 @@ def _weights(made: Planned) -> str:
 
 def _memory(made: Planned) -> str:
     by = {(n.method, n.stage): n for n in made.needs}
-    rows = (
-        [method, *(_cell(by[method, stage], made) for stage in STAGES)]
-        for method in dict.fromkeys(n.method for n in made.needs)
-    )
+    methods = dict.fromkeys(need.method for need in made.needs)
+    rows = ([method, *(_cell(by[method, stage], made) for stage in STAGES)] for method in methods)
     head = ["method", *(f"stage {stage}" for stage in STAGES)]
     need = made.need
     held = {"weights": need.states.weights}
