@@ -176,8 +176,8 @@ class AuditSpec(Part):
 class MethodSpec(Part):
     name: Literal["lora", "rslora", "dora", "ia3", "full"] = Field(
         "lora",
-        description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), DoRA (Liu et al. 2024), IA3 "
-        "(Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
+        description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), DoRA (Liu et al. 2024), "
+        "IA3 (Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
     )
     rank: PositiveInt = Field(8, description="LoRA rank r.")
     alpha: PositiveInt = Field(16, description="LoRA scale: the update times alpha / rank (rslora: / sqrt(rank)).")

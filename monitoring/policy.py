@@ -1,8 +1,9 @@
 """The policy: what follows from a window. A pure function, so that every decision can be replayed and explained.
 
 An alarm is drift in `consecutive` windows in a row, accuracy that fell by more than `accuracy_drop`, or the champion's
-age. An alarm retrains when enough labels have come in, the last retraining is long enough ago and none is running;
-otherwise it waits. Age needs labels like the others: without new rows a retraining ends at the model there already is.
+age. Drift that labels show not to hurt is told, and nothing follows. Any other alarm retrains when enough labels have
+come in, the last retraining is long enough ago and none is running; otherwise it waits. Age needs labels like the
+others: without new rows a retraining ends at the model there already is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from jobs.spec import MonitoringSpec
 
 from .drift import EMBEDDING, ColumnDrift, DriftResult
 from .windows import ENOUGH_LABELS
+
+_SURE = 0.05  # chance that drift which hurts is taken for drift that does not
 
 KEEP, WAIT, RETRAIN = "keep", "wait", "retrain"
 
@@ -76,16 +79,18 @@ def decide(
 ) -> Decision:
     """What to do after one window. `history` are this model's earlier decisions, oldest first."""
     in_a_row = _in_a_row(result, history)
-    alarms = [_drift(result, in_a_row, spec), _accuracy(result, spec), *_age(champion_age, spec)]
+    drift, accuracy, age = _drift(result, in_a_row, spec), _accuracy(result, spec), _age(champion_age, spec)
+    alarms = [drift, accuracy, *age]
     alarm = any(found.holds for found in alarms)
+    harmless = _harmless(result, spec) if alarm and not any(found.holds for found in (accuracy, *age)) else []
     refusals = _refusals(history, now, spec, labels_waiting=labels_waiting, running=running) if alarm else []
     return Decision(
         model=result.model,
         version=result.version,
         number=result.number,
         at=now,
-        action=KEEP if not alarm else WAIT if refusals else RETRAIN,
-        reasons=(*(found.said for found in alarms), *refusals),
+        action=KEEP if harmless or not alarm else WAIT if refusals else RETRAIN,
+        reasons=(*(found.said for found in alarms), *(harmless or refusals)),
         alarm=alarm,
         drifted=result.drifted,
         in_a_row=in_a_row,
@@ -142,6 +147,17 @@ def _accuracy(result: DriftResult, spec: MonitoringSpec) -> _Finding:
     holds = chance <= spec.false_alarm_rate
     verdict = f"p {chance:.2g} {'<=' if holds else '>'} {spec.false_alarm_rate:g}"
     return _Finding(holds, f"{said}, more than {allowed:.1f}; {verdict})")
+
+
+def _harmless(result: DriftResult, spec: MonitoringSpec) -> list[str]:
+    """That accuracy has not fallen by more than is allowed, where labels show it; not where they are too few to."""
+    bound = result.reference_accuracy - spec.accuracy_drop
+    if result.accuracy is None or result.labelled < ENOUGH_LABELS or bound <= 0:
+        return []
+    right = round(result.accuracy * result.labelled)
+    chance = 1 - chance_of_at_most(right - 1, result.labelled, bound) if right else 1.0
+    said = f"the drift does not hurt: accuracy is above {bound:.3f}, p {chance:.2g} <= {_SURE:g}"
+    return [said] if chance <= _SURE else []
 
 
 def _age(age: timedelta, spec: MonitoringSpec) -> list[_Finding]:

@@ -47,6 +47,24 @@ def test_drift_in_a_row_retrains():
     assert decision.key == "1-2"
 
 
+def test_drift_that_does_not_hurt_is_told_and_not_acted_on():
+    decision = judge(drifted(number=2, accuracy=0.90, labelled=200), [past(drifted())])
+    assert (decision.action, decision.alarm, decision.drifted) == (KEEP, True, True)
+    assert decision.reasons[-1].startswith("the drift does not hurt: accuracy is above 0.840, p 0.01")
+
+
+@pytest.mark.parametrize(("accuracy", "labelled"), [(0.90, 40), (0.85, 200), (0.90, 0)])
+def test_drift_that_may_hurt_retrains(accuracy, labelled):
+    decision = judge(drifted(number=2, accuracy=accuracy, labelled=labelled), [past(drifted())])
+    assert (decision.action, decision.alarm) == (RETRAIN, True)
+
+
+def test_age_retrains_though_the_drift_does_not_hurt():
+    old = SPEC.model_copy(update={"max_age_days": 1})
+    decision = judge(drifted(number=2, accuracy=0.95, labelled=300), [past(drifted())], spec=old)
+    assert decision.action == RETRAIN
+
+
 @pytest.mark.parametrize(
     "between", [past(result()), past(drifted(version=7))], ids=["a quiet window", "another version"]
 )
@@ -141,7 +159,10 @@ def test_a_retraining_is_never_started_against_the_rules(found, history, spec, f
     decision = judge(found, history, spec, **facts)
     cooling = any(d.action == RETRAIN and NOW - d.at < timedelta(minutes=spec.cooldown_minutes) for d in history)
     allowed = not cooling and not facts["running"] and facts["labels_waiting"] >= spec.min_labels
-    assert decision.action == (RETRAIN if allowed else WAIT) if decision.alarm else decision.action == KEEP
+    harmless = decision.reasons[-1].startswith("the drift does not hurt")
+    acts = decision.alarm and not harmless
+    assert decision.action == (RETRAIN if allowed else WAIT) if acts else decision.action == KEEP
+    assert not harmless or (decision.drifted and found.accuracy > found.reference_accuracy - spec.accuracy_drop)
     assert decision.reasons
     assert all(decision.reasons)
     assert decision == judge(found, history, spec, **facts)
