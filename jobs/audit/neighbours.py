@@ -47,7 +47,7 @@ def neighbours(
         for part, others in enumerate(members):
             for theirs in _tiles(others, tile[1]):
                 alike = block @ _unit(vectors[theirs]).T
-                alike[torch.from_numpy(mine[:, None] == theirs)] = -torch.inf  # a row is not its own neighbour
+                alike[_own(mine, theirs)] = -torch.inf  # a row is not its own neighbour
                 _keep_best(found, mine, theirs, part, alike)
                 best = alike.topk(min(count, len(theirs))).values
                 top = torch.cat([top, best], dim=1).topk(count).values
@@ -69,6 +69,13 @@ def _keep_best(
     better = value > found.similarity[mine, part]
     found.similarity[mine[better], part] = value[better]
     found.nearest[mine[better], part] = theirs[at[better]]
+
+
+def _own(mine: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where in a tile a row meets itself; both are sorted."""
+    at = np.searchsorted(theirs, mine).clip(max=len(theirs) - 1)
+    rows = np.flatnonzero(theirs[at] == mine)
+    return rows, at[rows]
 
 
 def _tiles(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
