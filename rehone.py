@@ -639,7 +639,7 @@ def jobs_wait(job: JobId, address: Where = None, *, json: Json = False) -> None:
 def cluster_up(
     cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs; those of the machine when not given.")] = None,
     *,
-    no_token: Annotated[bool, typer.Option("--no-token", help="Let anybody in who reaches its ports.")] = False,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Let anybody in who reaches this machine.")] = False,
     json: Json = False,
 ) -> None:
     """Start a cluster of one node on this machine that stays, with a token, and say how to use it."""

@@ -5,12 +5,14 @@ Everything goes to stderr, so that stdout carries only results (`--json`).
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.prompt import Prompt
 
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -18,6 +20,19 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(line: str) -> None:
     """One line, with the clock when it goes to a log."""
     _err.print(line if _err.is_terminal else f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+
+def is_attended() -> bool:
+    """Whether somebody sits there who can be asked."""
+    return sys.stdin.isatty() and _err.is_terminal
+
+
+def ask(question: str, choices: list[str], default: str) -> str:
+    """One of the choices. Another Ctrl-C, or the end of the input, is the default."""
+    try:
+        return Prompt.ask(question, console=_err, choices=choices, default=default)
+    except (KeyboardInterrupt, EOFError):
+        return default
 
 
 class Meter:

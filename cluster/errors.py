@@ -57,3 +57,24 @@ class GateRefusedError(RehoneError):
     """The gate judged the challenger and kept the champion."""
 
     exit_code = 3
+
+
+class JobFailedError(ClusterError):
+    """A job that was followed to its end and failed; `exit_code` is what the verb answered there."""
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "", exit_code: int = 1) -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_job, (self.what, self.where, self.mend, self.exit_code)
+
+
+def _rebuild_job(what: str, where: str, mend: str, exit_code: int) -> JobFailedError:
+    return JobFailedError(what, where=where, mend=mend, exit_code=exit_code)
+
+
+class DetachedError(RehoneError):
+    """The user stopped following a job that goes on, so its outcome is not known here."""
+
+    exit_code = 130  # as a shell has it for a command that Ctrl-C ended

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import access, shared
 from .errors import UserError
 from .settings import Settings
 
@@ -29,23 +31,45 @@ _ENVIRONMENT = {
     # HAProxy in front of replicas: with Serve's own proxy a small model answers 1.6 times slower (docs/decisions/0004).
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # The default of 5 s kills a proxy that a busy machine has not started by then, and Serve's start with it.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # How long a replica that is to end still answers; its default of 30 s is for cloud load balancers.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
 }
 
+# What else a node of a cluster starts with (`ray start`, k8s/): a cut cable is noticed in 10 s rather than in 65, and
+# what waits for the node goes on. Not where all of Ray is on one machine: being busy is not being cut off.
+NODE_ENVIRONMENT = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1500",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+}
+
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """Environment of every worker, replica and job, so that nothing depends on the shell it came from."""
-    return {**_ENVIRONMENT, **settings.environment(), "PYTHONPATH": str(PROJECT)}
+    """Environment of every worker, replica and job, so that nothing depends on the shell it came from.
+
+    Ray shows it to everybody who may ask, so what holds a password stays out: processes inherit that from their node.
+    """
+    return {**_ENVIRONMENT, **access.sendable(settings.environment()), "PYTHONPATH": str(PROJECT)}
+
+
+def remote_environment(settings: Settings) -> dict[str, str]:
+    """What a job on a cluster elsewhere is sent: nothing of this machine's own but the storage root."""
+    here = {"DS_ACCELERATOR", "RAY_API_SERVER_ADDRESS", "REHONE_SPOOL"}
+    return {name: value for name, value in {**_ENVIRONMENT, **settings.environment()}.items() if name not in here}
 
 
 def prepare_environment() -> None:
     """Defaults that Ray reads at import; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Ray 2.60 turns authentication on by itself once a token file exists; say which it is.
-    if not Path("~/.ray/auth_token").expanduser().exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("REHONE_PYTHON", sys.executable)
+    # Ray 2.60 turns authentication on by itself in some of its processes once a token exists; say which it is.
+    if access.MODE not in os.environ:
+        os.environ[access.MODE] = "token" if access.kept_token() else "disabled"
 
 
 def free_port() -> int:
@@ -84,6 +108,7 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
 
     Inside a Ray job or beside `ray start` it joins that cluster (`RAY_ADDRESS`). Otherwise it starts a local
     one with at least `num_cpus` logical CPUs (more than cores is fine for Ray) and ends it on leaving.
+    Raises UserError when the storage root is not one that a joined cluster shares.
     """
     prepare_environment()
     import ray
@@ -106,6 +131,8 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
         }
     context = ray.init(**options)
     try:
+        if joined:
+            shared.require(settings, sum(node["Alive"] for node in ray.nodes()))
         url = context.dashboard_url
         yield settings.address or (f"http://{url}" if url else None)
     finally:

@@ -15,6 +15,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _VARIABLES = {
     "storage": "REHONE_STORAGE",
+    "storage_shared": "REHONE_STORAGE_SHARED",
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "address": "RAY_API_SERVER_ADDRESS",
     "spool": "REHONE_SPOOL",
@@ -33,6 +34,8 @@ class Settings(BaseModel):
 
     storage: str = "./.rehone"
     """Storage root: a folder or an fsspec URL (`s3://bucket/prefix`). `REHONE_STORAGE`."""
+    storage_shared: bool | None = None
+    """Whether a local storage root is the same folder on every node, such as an NFS mount. `REHONE_STORAGE_SHARED`."""
     tracking_uri: str | None = None
     """MLflow server; without it SQLite under a local storage root. `MLFLOW_TRACKING_URI`."""
     address: str | None = None
@@ -52,7 +55,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Raises UserError when a variable that is to hold an amount does not."""
+        """Raises UserError when a variable does not hold what it is to hold."""
         given = {field: os.environ[name] for field, name in _VARIABLES.items() if os.environ.get(name)}
         try:
             return cls.model_validate(given)

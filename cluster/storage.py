@@ -21,7 +21,9 @@ class Storage:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.fs, self._base = fsspec.core.url_to_fs(root)
+        self._is_local = "://" not in root
+        # Listings are not kept: other processes write too.
+        self.fs, self._base = fsspec.core.url_to_fs(root, **({} if self._is_local else {"use_listings_cache": False}))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Storage:
@@ -44,8 +46,11 @@ class Storage:
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self._path(path), detail=False))
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """A reader sees the old file or the whole new one: written beside it, then moved."""
+        """A reader sees the old file or the whole new one."""
         target = self._path(path)
+        if not self._is_local:
+            self.fs.pipe_file(target, data)  # an object store shows an object when all of it is there
+            return
         self.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
         with self.fs.open(target + ".part", "wb") as file:
             file.write(data)

@@ -33,11 +33,20 @@ def tracking_uri(settings: Settings) -> str:
         raise UserError(
             "a storage root on an object store needs an MLflow server",
             where=settings.storage,
-            mend="set MLFLOW_TRACKING_URI",
+            mend="set MLFLOW_TRACKING_URI to a server or a database, such as postgresql://host/mlflow",
         )
     file = _embedded(settings)
     file.parent.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{file}"
+
+
+def _artifacts(settings: Settings) -> str | None:
+    """Where an experiment's files go: under the storage root, unless there is a server that has a place for them."""
+    if tracking_uri(settings).startswith(("http://", "https://")):
+        return None
+    if settings.is_local:
+        return (Path(settings.storage_root) / "mlflow" / "artifacts").as_uri()
+    return f"{settings.storage_root}/mlflow/artifacts"
 
 
 def _embedded(settings: Settings) -> Path:
@@ -90,10 +99,7 @@ class Tracker:
         known = self._known()
         if known is not None:
             return known
-        location = None
-        if self.settings.tracking_uri is None:
-            location = (Path(self.settings.storage_root) / "mlflow" / "artifacts").as_uri()
-        return str(self._client.create_experiment(self.experiment, artifact_location=location))
+        return str(self._client.create_experiment(self.experiment, artifact_location=_artifacts(self.settings)))
 
     @contextmanager
     def run(

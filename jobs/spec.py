@@ -319,7 +319,7 @@ class RetrainSpec(Part):
         0.8, description="How far from the champion's weights to the trained ones a blend lies (Wortsman et al. 2022)."
     )
     ewc_lambda: PositiveFloat = Field(
-        100.0, description="Strength of elastic weight consolidation (Kirkpatrick et al. 2017)."
+        1000.0, description="Strength of elastic weight consolidation (Kirkpatrick et al. 2017)."
     )
     ewc_rows: PositiveInt = Field(200, description="Old rows that its Fisher information is estimated on.")
     feedback_test_share: Share = Field(0.2, description="Share of the labelled feedback held out to judge on.")

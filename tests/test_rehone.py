@@ -40,6 +40,14 @@ VERBS = [
     "data list",
     "data show",
     "data diff",
+    "jobs list",
+    "jobs logs",
+    "jobs stop",
+    "jobs wait",
+    "cluster up",
+    "cluster down",
+    "cluster status",
+    "cluster doctor",
 ]
 
 

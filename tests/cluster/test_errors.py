@@ -28,6 +28,8 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "ClusterError": 1,
         "TrainingError": 1,
         "GateRefusedError": 3,
+        "JobFailedError": 1,
+        "DetachedError": 130,
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.session import PROJECT, free_port, prepare_environment, worker_environment
+from cluster.session import PROJECT, free_port, prepare_environment, remote_environment, worker_environment
 from cluster.settings import Settings
 
 
@@ -26,7 +26,8 @@ def test_whether_ray_authenticates_follows_the_token(monkeypatch: pytest.MonkeyP
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("secret")
     prepare_environment()
-    assert "RAY_AUTH_MODE" not in os.environ
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.delenv("RAY_AUTH_MODE")
     (tmp_path / ".ray" / "auth_token").unlink()
     prepare_environment()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
@@ -41,6 +42,18 @@ def test_a_worker_finds_this_code_and_this_place(tmp_path: Path) -> None:
     assert made["PYTHONPATH"] == str(PROJECT)
     assert made["REHONE_STORAGE"] == str(tmp_path)
     assert all(isinstance(value, str) for value in made.values())
+
+
+def test_what_is_sent_elsewhere_holds_nothing_of_this_machine_and_no_password(tmp_path: Path) -> None:
+    place = Settings(
+        storage="s3://bucket", spool=str(tmp_path), address="http://127.0.0.1:1", tracking_uri="http://m:5"
+    )
+    sent = remote_environment(place)
+    assert sent["REHONE_STORAGE"] == "s3://bucket"
+    assert sent["MLFLOW_TRACKING_URI"] == "http://m:5"
+    assert not sent.keys() & {"REHONE_SPOOL", "RAY_API_SERVER_ADDRESS", "DS_ACCELERATOR", "PYTHONPATH"}
+    secret = Settings(storage=str(tmp_path), tracking_uri="postgresql://me:hush@db/x")
+    assert "hush" not in str(worker_environment(secret))
 
 
 def test_a_free_port_can_be_taken() -> None:

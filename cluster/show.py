@@ -1,0 +1,48 @@
+"""Jobs, clusters and findings as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from .doctor import Finding
+from .local import Local
+from .submit import Job
+
+
+def jobs(found: Sequence[Job]) -> str:
+    """A line for each."""
+    if not found:
+        return "the cluster knows no job"
+    return "\n".join(
+        f"{job.submission_id:28} {job.status:10} {_when(job.started):20} {job.metadata.get('kind', ''):10} "
+        f"{job.metadata.get('model', ''):16} {job.metadata.get('user', '')}".rstrip()
+        for job in found
+    )
+
+
+def job(found: Job) -> str:
+    return f"job {found.submission_id} {found.status}, exit code {found.exit_code}"
+
+
+def local(found: Local) -> str:
+    """How a cluster of this machine is used."""
+    return "\n".join(
+        [
+            f"cluster at {found.address}, "
+            + ("with a token" if found.token else "WITHOUT a token: who reaches this machine can run anything on it"),
+            f"    export RAY_API_SERVER_ADDRESS={found.address}   # long verbs run there",
+            f"log: {found.log}; `rehone cluster down` ends it",
+        ]
+    )
+
+
+def findings(found: Sequence[Finding], address: str) -> str:
+    """What is wrong and how to mend it."""
+    if not found:
+        return f"{address} is well"
+    return "\n".join(f"{f.severity:8} {f.check:9} {f.where}: {f.what}\n{'':18} mend: {f.mend}" for f in found)
+
+
+def _when(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,42 @@
+"""What the RayService imports is there under that name, takes those arguments and is the deployment it configures."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+
+from jobs import specfile
+from jobs.spec import Spec
+from k8s import application
+
+from .schemas import K8S
+
+CONFIGURATION = yaml.safe_load(
+    yaml.safe_load((K8S / "base/serving/rayservice.yaml").read_text())["spec"]["serveConfigV2"]
+)["applications"][0]
+
+
+def test_the_service_imports_this_and_configures_its_deployment(tmp_path: Path, spec: Spec) -> None:
+    module, _, name = CONFIGURATION["import_path"].partition(":")
+    build = getattr(importlib.import_module(module), name)
+    file = tmp_path / "spec.yaml"
+    file.write_text(specfile.dump(spec))
+    arguments = CONFIGURATION["args"] | {"spec": str(file)}
+    deployment = call_user_app_builder_with_args_if_necessary(build, arguments)._bound_deployment
+    assert deployment.name == CONFIGURATION["deployments"][0]["name"]
+    assert deployment.init_args[0] == spec
+
+
+def test_arguments_it_does_not_know_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        application.build({"spec": "x.yaml", "port": 1})
+
+
+@pytest.mark.parametrize("overlay", ["dev", "production"])
+def test_the_overlays_specs_are_specs(overlay: str) -> None:
+    assert specfile.load(K8S / "overlays" / overlay / "spec.yaml").name == "sentiment"
