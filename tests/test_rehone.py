@@ -37,6 +37,7 @@ VERBS = [
     "retrain",
     "status",
     "demo",
+    "submit",
     "data list",
     "data show",
     "data diff",

@@ -34,16 +34,16 @@ def retrain(**values: object) -> RetrainSpec:
     [
         (
             retrain(replay=0.2, remedies=["replay", "ewc"]),
-            [("as the spec says", 0.2, 0), ("replay", 1, 0), ("replay + ewc", 1, 100)],
+            [("as the spec says", 0.2, 0), ("replay", 1, 0), ("replay + ewc", 1, 1000)],
         ),
         (
             retrain(remedies=["replay", "blend", "ewc"]),
-            [("as the spec says", 1, 0), ("blend", 1, 0), ("replay", 2, 0), ("replay + ewc", 2, 100)],
+            [("as the spec says", 1, 0), ("blend", 1, 0), ("replay", 2, 0), ("replay + ewc", 2, 1000)],
         ),
         (retrain(replay=0, remedies=["ewc"], ewc_lambda=7), [("as the spec says", 0, 0), ("ewc", 0, 7)]),
         (
             retrain(replay=0, remedies=["ewc", "replay"]),
-            [("as the spec says", 0, 0), ("ewc", 0, 100), ("ewc + replay", 1, 100)],
+            [("as the spec says", 0, 0), ("ewc", 0, 1000), ("ewc + replay", 1, 1000)],
         ),
         (retrain(remedies=[]), [("as the spec says", 1, 0)]),
     ],
