@@ -39,6 +39,7 @@ GPU = dataclasses.replace(WORK, gpu=True, queue="rehone", claim="tweets", paths=
 
 @pytest.fixture
 def server() -> Iterator[State]:
+    schemas.definitions()  # it validates in a thread of its own, where a skip would be an error
     with api_server.serving() as state:
         yield state
 

@@ -82,12 +82,17 @@ def _validate(thing: Object) -> None:
 _CUSTOM = {"ray.io", "kueue.x-k8s.io", "monitoring.coreos.com", "gateway.networking.k8s.io"}
 
 
-@functools.cache
-def _definition(group: str, version: str, kind: str) -> Object:
+def definitions() -> Path:
+    """The folder of custom resource definitions; skips the test that asks where there is none."""
     folder = Path(os.environ.get("REHONE_CRDS", ROOT.parent / "shared" / "crds"))
     if not folder.is_dir():
-        pytest.skip(f"no definitions at {folder}: set REHONE_CRDS; {kind} was not validated")
-    definition = yaml.load((folder / f"{group}_{kind.lower()}s.yaml").read_text(), yaml.CSafeLoader)
+        pytest.skip(f"no definitions at {folder}: set REHONE_CRDS; custom resources were not validated")
+    return folder
+
+
+@functools.cache
+def _definition(group: str, version: str, kind: str) -> Object:
+    definition = yaml.load((definitions() / f"{group}_{kind.lower()}s.yaml").read_text(), yaml.CSafeLoader)
     found = [v for v in definition["spec"]["versions"] if v["name"] == version]
     assert found, f"{kind} has no version {version}"
     schema: Object = found[0]["schema"]["openAPIV3Schema"]
