@@ -136,6 +136,15 @@ def test_a_verb_answers_as_it_did_there(user: User, found: dict[str, Any]) -> No
     assert listed["three"]["driver_exit_code"] == 3
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell that starts the tests in the background makes them deaf to Ctrl-C, and what they start with them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_stop_it(user: User, found: dict[str, Any]) -> None:
     name = script(user, "echo started; sleep 600", "left")
     following = subprocess.Popen(
@@ -159,6 +168,7 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_stop_it(user: 
     user.types("jobs", "wait", name, expect=1)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_on_a_terminal_asks_and_can_stop_the_job(user: User, found: dict[str, Any]) -> None:
     name = script(user, "echo started; sleep 600", "asked")
     ours, theirs = pty.openpty()
