@@ -272,7 +272,7 @@ def submit(
     """Run a verb on Kubernetes as a RayJob that the KubeRay operator carries out."""
     import yaml
 
-    from cluster import kubernetes as k8s
+    from cluster import rayjob
     from cluster.console import say
     from cluster.errors import ClusterError
     from jobs import specfile
@@ -284,9 +284,9 @@ def submit(
     loaded = _spec(spec, set_)
     named = {"data.source": loaded.data.source, "data.corrections": loaded.data.corrections}
     named |= {"base_model": loaded.base_model, "evaluation.anchor": loaded.evaluation.anchor}
-    work = k8s.Work(
-        name=name or k8s.new_name(loaded.name, verb),
-        arguments=[verb.value, k8s.SPEC_FILE, *(["--tuned"] if tuned else [])],
+    work = rayjob.Work(
+        name=name or rayjob.new_name(loaded.name, verb),
+        arguments=[verb.value, rayjob.SPEC_FILE, *(["--tuned"] if tuned else [])],
         spec=specfile.dump(loaded),
         model=loaded.name,
         image=image,
@@ -300,13 +300,13 @@ def submit(
         paths={key: path for key, path in named.items() if path and path.startswith("/")},
         deadline_seconds=deadline,
     )
-    manifest = k8s.rayjob(work)
+    manifest = rayjob.rayjob(work)
     if dry_run:
         _answer(manifest, json, yaml.safe_dump(manifest, sort_keys=False))
         return
-    api = k8s.connect(context)
-    created = k8s.create(api, manifest)
-    status = k8s.wait(api, namespace, work.name, say) if wait else None
+    api = rayjob.connect(context)
+    created = rayjob.create(api, manifest)
+    status = rayjob.wait(api, namespace, work.name, say) if wait else None
     result = {"name": work.name, "namespace": namespace, "created": created, "status": status}
     look = f"kubectl -n {namespace} get rayjob {work.name}"
     _answer(result, json, f"{work.name} {status or ('created' if created else 'is there already')}; {look}")

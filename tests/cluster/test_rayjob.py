@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client
 
-from cluster import kubernetes, session
+from cluster import rayjob as rayjob_
+from cluster import session
 from cluster.errors import ClusterError, UserError
-from cluster.kubernetes import Work, create, rayjob, wait
+from cluster.rayjob import Work, create, rayjob, wait
 from jobs import specfile
 from jobs.spec import Spec
 from tests.k8s import rules, schemas
@@ -27,7 +28,7 @@ from .api_server import NAMESPACE, TOKEN, State
 
 WORK = Work(
     name="rehone-tiny-train-1",
-    arguments=["train", kubernetes.SPEC_FILE, "--tuned"],
+    arguments=["train", rayjob_.SPEC_FILE, "--tuned"],
     spec="name: tiny\n",
     model="tiny",
     image="registry.example.com/rehone:0.1.0-cpu",
@@ -73,7 +74,7 @@ def test_the_job_finds_its_spec_its_data_and_its_name() -> None:
     made = rayjob(GPU)["spec"]
     head = made["rayClusterSpec"]["headGroupSpec"]["template"]
     assert made["entrypoint"] == "rehone train /etc/rehone/spec.yaml --tuned"
-    assert head["metadata"]["annotations"][kubernetes.ANNOTATION] == GPU.spec
+    assert head["metadata"]["annotations"][rayjob_.ANNOTATION] == GPU.spec
     assert {m["mountPath"] for m in head["spec"]["containers"][0]["volumeMounts"]} == {
         "/tmp/ray",
         "/etc/rehone",
@@ -109,14 +110,14 @@ def test_a_mistake_is_one_line(values: dict[str, Any], says: str) -> None:
 
 @given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True), st.sampled_from(["train", "tune"]))
 def test_every_model_gives_a_name_that_is_taken(model: str, verb: str) -> None:
-    made = rayjob(dataclasses.replace(WORK, name=kubernetes.new_name(model, verb), model=model))
+    made = rayjob(dataclasses.replace(WORK, name=rayjob_.new_name(model, verb), model=model))
     assert not rules.operator(made)
 
 
 def test_ray_s_version_is_the_one_installed() -> None:
     import ray
 
-    assert ray.__version__ == kubernetes.RAY_VERSION
+    assert ray.__version__ == rayjob_.RAY_VERSION
 
 
 def test_created_once_whoever_asks_again(server: State) -> None:
@@ -197,7 +198,7 @@ def test_the_verb_creates_and_waits(user: Any, server: State) -> None:
     answer = json.loads(done.stdout)
     assert answer == {"name": "my-job", "namespace": NAMESPACE, "created": True, "status": "SUCCEEDED"}
     head = server.objects["my-job"]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
-    sent = specfile.parse(yaml.safe_load(head["metadata"]["annotations"][kubernetes.ANNOTATION]))
+    sent = specfile.parse(yaml.safe_load(head["metadata"]["annotations"][rayjob_.ANNOTATION]))
     assert sent.data.source == "/data/train.csv"
 
 
