@@ -18,7 +18,7 @@ from jobs.predictor import Predictor
 from jobs.spec import Spec
 from tests import tiny
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "sentiment.yaml"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "sentiment.yaml"
 
 
 def with_rows(spec: Spec, rows: list[dict[str, str]], **values: object) -> Spec:
