@@ -10,7 +10,7 @@ from jobs.inputs import images
 
 from .pixels import ImageExplanation
 
-_FOR, _AGAINST = (46, 160, 67), (218, 54, 51)
+FOR, AGAINST = (46, 160, 67), (218, 54, 51)
 _SIDE = 448  # pixels a side, about, so that small pictures can be seen
 
 
@@ -21,7 +21,7 @@ def drawn(made: ImageExplanation) -> str:
     size = picture.width * scale, picture.height * scale
     grey = np.asarray(picture.convert("L").convert("RGB").resize(size, Image.Resampling.NEAREST), np.float32)
     strength = strengths(made)
-    tint = np.where(strength[..., None] > 0, _FOR, _AGAINST).astype(np.uint8)
+    tint = np.where(strength[..., None] > 0, FOR, AGAINST).astype(np.uint8)
     colour, alpha = (np.asarray(_spread(part, size), np.float32) for part in (tint, np.abs(strength * 255)))
     share = 0.8 * alpha[..., None] / 255
     return images.encoded(Image.fromarray((grey * (1 - share) + colour * share).astype(np.uint8)))
@@ -36,7 +36,7 @@ def strengths(made: ImageExplanation) -> NDArray[np.float64]:
 
 def colour(strength: float) -> tuple[int, int, int]:
     """On black: a terminal has no transparency."""
-    red, green, blue = (round(part * abs(strength)) for part in (_FOR if strength > 0 else _AGAINST))
+    red, green, blue = (round(part * abs(strength)) for part in (FOR if strength > 0 else AGAINST))
     return red, green, blue
 
 

@@ -17,7 +17,6 @@ from .faithfulness import Faithfulness
 from .pixels import ImageExplanation
 from .words import TextExplanation, Word
 
-_FOR, _AGAINST = (46, 160, 67), (218, 54, 51)
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>rehone: explanations</title><style>
 body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328 }}
@@ -125,7 +124,7 @@ def _strength(made: TextExplanation, word: Word) -> float:
 
 
 def _colour(word: Word) -> tuple[int, int, int]:
-    return _FOR if word.attribution > 0 else _AGAINST
+    return heatmap.FOR if word.attribution > 0 else heatmap.AGAINST
 
 
 def _style(made: TextExplanation, word: Word) -> str:

@@ -18,11 +18,10 @@ from PIL import Image
 
 from jobs.inputs import images
 
-from .explanation import Explanation, target
+from .explanation import Explanation, attribute
 
 GRID = 14
 """Cells a side, at most."""
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,6 @@ def explain(
     `net` is in evaluation mode and unchanged after. Raises UserError for an unknown label, ValueError for an input that
     is no image.
     """
-    from captum.attr import IntegratedGradients
-
     device = next(net.parameters()).device
     full = processor(images=[images.opened(given)], return_tensors="pt")["pixel_values"].to(device)
     empty = torch.zeros_like(full)  # what the processor makes of the mean colour
@@ -75,21 +72,14 @@ def explain(
     def shares(pixels: torch.Tensor) -> torch.Tensor:
         return torch.softmax(net(pixel_values=pixels).logits.float(), dim=-1)
 
-    with torch.no_grad():
-        scores, empty_scores = shares(full)[0], shares(empty)[0]
-    at = target(scores, labels, label)
-    found = IntegratedGradients(shares).attribute(
-        full, baselines=empty, target=at, n_steps=steps, internal_batch_size=_AT_ONCE
-    )
-    by_pixel = found.detach().float().sum(1)[0].cpu()
-    score, empty_score = float(scores[at]), float(empty_scores[at])
+    found = attribute(shares, full, empty, labels, label, steps)
     return ImageExplanation(
         input=given,
-        label=labels[at],
-        score=score,
-        empty_score=empty_score,
-        gap=float(by_pixel.sum()) - (score - empty_score),
-        grid=_cells(by_pixel),
+        label=labels[found.at],
+        score=found.score,
+        empty_score=found.empty_score,
+        gap=found.gap,
+        grid=_cells(found.values.sum(0)),
     )
 
 

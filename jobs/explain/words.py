@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 
-from .explanation import Explanation, target
-
-_AT_ONCE = 8  # steps that go through the model together: more would keep other requests waiting
+from .explanation import Explanation, attribute
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,6 @@ def explain(
     `net` is in evaluation mode and unchanged after; it may answer on other threads meanwhile. Raises UserError for an
     unknown label.
     """
-    from captum.attr import IntegratedGradients
-
     encoded = _encode(tokenizer, text, max_length)
     device = next(net.parameters()).device
     full, empty = _embed(net, encoded, tokenizer.pad_token_id, device)
@@ -73,21 +69,14 @@ def explain(
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=device)
         return torch.softmax(net(inputs_embeds=embeddings, attention_mask=mask).logits.float(), dim=-1)
 
-    with torch.no_grad():
-        scores, empty_scores = shares(full)[0], shares(empty)[0]
-    at = target(scores, labels, label)
-    found = IntegratedGradients(shares).attribute(
-        full, baselines=empty, target=at, n_steps=steps, internal_batch_size=_AT_ONCE
-    )
-    by_token = found.detach().float().sum(-1)[0].tolist()
-    score, empty_score = float(scores[at]), float(empty_scores[at])
+    found = attribute(shares, full, empty, labels, label, steps)
     return TextExplanation(
         input=text,
-        label=labels[at],
-        score=score,
-        empty_score=empty_score,
-        gap=sum(by_token) - (score - empty_score),
-        words=_by_word(text, encoded, by_token),
+        label=labels[found.at],
+        score=found.score,
+        empty_score=found.empty_score,
+        gap=found.gap,
+        words=_by_word(text, encoded, found.values.sum(-1).tolist()),
     )
 
 
