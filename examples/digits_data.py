@@ -17,7 +17,7 @@ def write(folder: Path = FOLDER) -> Path:
     """`digits.csv` with `image, label`, a PNG of 8 x 8 pixels for each row, and the model in `vit/`; the CSV's path."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _pictures(folder)
-    _model(folder / "vit")
+    untrained_vit(folder / "vit", side=32, width=64, layers=4, heads=4)
     return folder / "digits.csv"
 
 
@@ -35,26 +35,26 @@ def _pictures(folder: Path) -> None:
             writer.writerow([f"images/{at}.png", label])
 
 
-def _model(folder: Path) -> None:
-    """Four layers of width 64 over 8 x 8 patches of a picture scaled to 32 x 32; the same weights every time."""
+def untrained_vit(folder: Path, *, side: int, width: int, layers: int, heads: int) -> Path:
+    """A ViT over patches of 4 x 4 of pictures scaled to `side` x `side`; the same weights every time."""
     import torch
     from transformers import ViTConfig, ViTModel
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     half = [0.5, 0.5, 0.5]
-    processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=half, image_std=half)
+    processor = ViTImageProcessorPil(size={"height": side, "width": side}, image_mean=half, image_std=half)
     processor.save_pretrained(str(folder))
     torch.manual_seed(0)
     config = ViTConfig(
-        image_size=32,
+        image_size=side,
         patch_size=4,
-        hidden_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=128,
-        hidden_dropout_prob=0.0,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * width,
     )
     ViTModel(config, add_pooling_layer=False).save_pretrained(str(folder))
+    return folder
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from examples import digits_data
 from jobs import specfile, tasks
 from jobs.inputs import images
 from jobs.spec import Spec
@@ -44,24 +45,7 @@ def write(folder: Path, count: int) -> Path:
 
 def base_model(folder: Path) -> Path:
     """ViT with two layers of width 32 over 16 patches; the same weights every time."""
-    import torch
-    from transformers import ViTConfig, ViTModel
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-    half = [0.5, 0.5, 0.5]
-    processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=half, image_std=half)
-    processor.save_pretrained(str(folder))
-    torch.manual_seed(0)
-    config = ViTConfig(
-        image_size=16,
-        patch_size=4,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    ViTModel(config, add_pooling_layer=False).save_pretrained(str(folder))
-    return folder
+    return digits_data.untrained_vit(folder, side=16, width=32, layers=2, heads=2)
 
 
 def tree(data: Path, model: Path) -> dict[str, Any]:
