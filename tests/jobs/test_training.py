@@ -210,7 +210,7 @@ def test_a_published_version_has_all_its_files_and_learned_something(
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json",
         "adapter",
-        "tokenizer",
+        "processor",
         "scorecard.json",
         "robustness.json",
         "footprint.json",

@@ -32,13 +32,16 @@ def whole(spec: Spec) -> Spec:
     return spec.with_values(values)
 
 
-def trained(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path, epochs: int) -> Path:
-    """All weights after a bare torch loop; none of it for an untrained model."""
+def trained(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path, epochs: int, lie: str = "no") -> Path:
+    """All weights after a bare torch loop, taught the opposite of every text that has the word `lie`."""
     import torch
 
     net = model.trainable(spec, dataset.labels)
     rows = dataset.rows(place.storage, TRAIN)
-    labels = [dataset.labels.index(label) for label in rows["label"]]
+    labels = [
+        dataset.labels.index(label) ^ (lie in text.split())
+        for text, label in zip(rows["input"], rows["label"], strict=True)
+    ]
     encoded = batches.encode(tiny.TASK.processor(spec.base_model), list(rows["input"]), labels, 32)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.005)
     for epoch in range(epochs):
@@ -64,21 +67,23 @@ def published(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path) -
 
 
 @pytest.mark.slow
-def test_a_better_version_replaces_the_first_and_the_same_again_does_not(
+def test_an_untrained_version_is_refused_a_better_one_replaces_the_first_and_the_same_again_does_not(
     whole: Spec, place: Place, tmp_path: Path
 ) -> None:
     dataset = preparation.prepare(whole, place.storage)
-    poor, good = (trained(whole, dataset, place, tmp_path / str(n), n) for n in (0, 4))
+    untrained = trained(whole, dataset, place, tmp_path / "untrained", epochs=0)
+    poor = trained(whole, dataset, place, tmp_path / "poor", epochs=4, lie="good")
+    good = trained(whole, dataset, place, tmp_path / "good", epochs=4)
     verdicts = [
         promotion.settle(whole, place, made := published(whole, dataset, place, folder))
-        for folder in (poor, good, good)
+        for folder in (untrained, poor, good, good)
     ]
-    assert [verdict.promote for verdict in verdicts] == [True, True, False]
-    assert place.registry.champion("tiny").version == 2
-    assert place.registry.previous("tiny").version == 1
-    assert "challenger" not in place.registry.get("tiny", 3).aliases
-    _, better, same = verdicts
-    assert better.numbers["old_challenger"] > better.numbers["old_champion"] + 0.2
+    assert [verdict.promote for verdict in verdicts] == [False, True, True, False]
+    assert place.registry.champion("tiny").version == 3
+    assert place.registry.previous("tiny").version == 2
+    assert "challenger" not in place.registry.get("tiny", 4).aliases
+    *_, better, same = verdicts
+    assert better.numbers["old_challenger"] > better.numbers["old_champion"] + 0.1
     assert better.numbers["old_p_value"] <= 0.05
     assert {check.rule for check in better.checks} == {"better", "slice", "latency", "size"}
     assert same.reasons[0].endswith("not better)")
@@ -93,7 +98,7 @@ def _is_kept(verdict: promotion.Verdict, place: Place, made: Published) -> None:
     assert entry.body == tree
     folder = place.registry.download(made.version)
     assert json.loads((folder.parent / "verdict.json").read_text()) == tree
-    tag = json.loads(place.registry.get("tiny", 3).tags["verdict"])
+    tag = json.loads(place.registry.get("tiny", 4).tags["verdict"])
     assert tag["numbers"] == tree["numbers"]
     assert json.loads((folder / "scorecard.json").read_text())["old"]["slices"]
     assert [row["change"] for row in json.loads((folder / "robustness.json").read_text())] == [
