@@ -301,6 +301,9 @@ class MonitoringSpec(Part):
     min_labels: PositiveInt = Field(200, description="Labelled rows that must have come in before a retraining.")
     max_age_days: PositiveFloat | None = Field(None, description="Age of the champion from which it is retrained.")
     cooldown_minutes: float = Field(60.0, ge=0, description="Least time between two retrainings.")
+    budget_hours: PositiveFloat | None = Field(
+        None, description="Device-hours (wall clock times workers) that retrainings may take in 30 days."
+    )
     check_seconds: PositiveFloat = Field(5.0, description="How often the watch looks.")
 
 

@@ -23,7 +23,8 @@ from jobs import tasks
 from jobs.inputs import Inputs, texts
 from jobs.spec import Spec
 
-from . import permutation, reports
+from . import estimate, permutation, reports
+from .estimate import Estimate
 from .windows import Position, Window
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class ColumnDrift:
 
 @dataclass(frozen=True)
 class DriftResult:
-    """What one window says. `accuracy` is None without labels; `report` is an HTML file's path under the storage root.
+    """What one window says. `accuracy` is None without labels, `estimated` is what confidences let expect.
 
+    `report` is an HTML file's path under the storage root.
     `last` is the id of the window's last prediction, after which the next window begins.
     """
 
@@ -70,6 +72,7 @@ class DriftResult:
     accuracy: float | None
     labelled: int
     reference_accuracy: float
+    estimated: Estimate
     report: str
 
     @property
@@ -87,7 +90,8 @@ class DriftResult:
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> DriftResult:
         times = {name: datetime.fromisoformat(tree[name]) for name in ("start", "end")}
-        return cls(**{**tree, **times, "columns": tuple(ColumnDrift(**column) for column in tree["columns"])})
+        columns = tuple(ColumnDrift(**column) for column in tree["columns"])
+        return cls(**{**tree, **times, "columns": columns, "estimated": Estimate(**tree["estimated"])})
 
 
 def detect(
@@ -118,12 +122,21 @@ def detect(
         accuracy=_accuracy(measured) if len(measured) else None,
         labelled=len(measured),
         reference_accuracy=_accuracy(reference),
+        estimated=_estimated(reference, window.rows, spec.monitoring.false_alarm_rate),
         report=reports.keep(storage, window.model, window.key, snapshot),
     )
 
 
 def _accuracy(rows: pd.DataFrame) -> float:
     return float((rows["true"] == rows["label"]).mean())
+
+
+def _estimated(reference: pd.DataFrame, rows: pd.DataFrame, level: float) -> Estimate:
+    ref = _sample(reference)
+    right = (ref["true"] == ref["label"]).to_numpy()
+    return estimate.accuracy(
+        ref["confidence"].to_numpy(float), right, _sample(rows)["confidence"].to_numpy(float), level
+    )
 
 
 def _sample(rows: pd.DataFrame) -> pd.DataFrame:

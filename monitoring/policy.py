@@ -1,9 +1,10 @@
 """The policy: what follows from a window. A pure function, so that every decision can be replayed and explained.
 
-An alarm is drift in `consecutive` windows in a row, accuracy that fell by more than `accuracy_drop`, or the champion's
-age. Drift that labels show not to hurt is told, and nothing follows. Any other alarm retrains when enough labels have
-come in, the last retraining is long enough ago and none is running; otherwise it waits. Age needs labels like the
-others: without new rows a retraining ends at the model there already is.
+An alarm is drift in `consecutive` windows in a row, accuracy that fell by more than `accuracy_drop` (measured, or
+estimated while labels are few), or the champion's age. Drift that labels show not to hurt is told, and nothing follows.
+Any other alarm retrains when enough labels have come in, the last retraining is long enough ago, none is running and
+the budget allows; otherwise it waits. Age needs labels like the others: without new rows a retraining ends at the model
+there already is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from jobs.spec import MonitoringSpec
 
+from .budget import Cost
 from .drift import EMBEDDING, ColumnDrift, DriftResult
 from .windows import ENOUGH_LABELS
 
@@ -28,7 +30,8 @@ KEEP, WAIT, RETRAIN = "keep", "wait", "retrain"
 class Decision:
     """`action` is keep, wait or retrain; `in_a_row` counts drifted windows of this version up to this one.
 
-    `accuracy` is of the `labelled` rows that were looked at, `labels_waiting` of what no retraining has used.
+    `accuracy` is of the `labelled` rows that were looked at, `estimated_accuracy` of confidences, `labels_waiting` of
+    what no retraining has used. `price` and `spent` are device-hours (`budget.py`).
     """
 
     model: str
@@ -42,8 +45,11 @@ class Decision:
     in_a_row: int
     accuracy: float | None
     labelled: int
+    estimated_accuracy: float
     reference_accuracy: float
     labels_waiting: int
+    price: float | None
+    spent: float
 
     @property
     def key(self) -> str:
@@ -76,6 +82,7 @@ def decide(
     labels_waiting: int,
     champion_age: timedelta,
     running: bool,
+    cost: Cost,
 ) -> Decision:
     """What to do after one window. `history` are this model's earlier decisions, oldest first."""
     in_a_row = _in_a_row(result, history)
@@ -83,21 +90,30 @@ def decide(
     alarms = [drift, accuracy, *age]
     alarm = any(found.holds for found in alarms)
     harmless = _harmless(result, spec) if alarm and not any(found.holds for found in (accuracy, *age)) else []
-    refusals = _refusals(history, now, spec, labels_waiting=labels_waiting, running=running) if alarm else []
+    budget = _budget(cost, spec)
+    refusals = [
+        *_refusals(history, now, spec, labels_waiting=labels_waiting, running=running),
+        *(found.said for found in budget if not found.holds),
+    ]
+    action = KEEP if harmless or not alarm else WAIT if refusals else RETRAIN
+    consequence = {KEEP: harmless, WAIT: refusals, RETRAIN: [found.said for found in budget]}[action]
     return Decision(
         model=result.model,
         version=result.version,
         number=result.number,
         at=now,
-        action=KEEP if harmless or not alarm else WAIT if refusals else RETRAIN,
-        reasons=(*(found.said for found in alarms), *(harmless or refusals)),
+        action=action,
+        reasons=(*(found.said for found in alarms), *consequence),
         alarm=alarm,
         drifted=result.drifted,
         in_a_row=in_a_row,
         accuracy=result.accuracy,
         labelled=result.labelled,
+        estimated_accuracy=result.estimated.accuracy,
         reference_accuracy=result.reference_accuracy,
         labels_waiting=labels_waiting,
+        price=cost.price,
+        spent=cost.spent,
     )
 
 
@@ -136,7 +152,7 @@ def _column(column: ColumnDrift) -> str:
 
 def _accuracy(result: DriftResult, spec: MonitoringSpec) -> _Finding:
     if result.accuracy is None or result.labelled < ENOUGH_LABELS:
-        return _Finding(False, f"accuracy not measured: {result.labelled} of {ENOUGH_LABELS} labels")
+        return _estimated(result, spec)
     ours, theirs, allowed = result.accuracy, result.reference_accuracy, 100 * spec.accuracy_drop
     said = f"accuracy {ours:.3f} vs {theirs:.3f} on {result.labelled} rows ({100 * (ours - theirs):+.1f} points"
     # Lower than the reference by more than is allowed, and by more than chance explains.
@@ -147,6 +163,17 @@ def _accuracy(result: DriftResult, spec: MonitoringSpec) -> _Finding:
     holds = chance <= spec.false_alarm_rate
     verdict = f"p {chance:.2g} {'<=' if holds else '>'} {spec.false_alarm_rate:g}"
     return _Finding(holds, f"{said}, more than {allowed:.1f}; {verdict})")
+
+
+def _estimated(result: DriftResult, spec: MonitoringSpec) -> _Finding:
+    found, theirs, allowed = result.estimated, result.reference_accuracy, 100 * spec.accuracy_drop
+    said = (
+        f"accuracy not measured: {result.labelled} of {ENOUGH_LABELS} labels; estimated {found.accuracy:.3f} "
+        f"[{found.low:.3f}, {found.high:.3f}] vs {theirs:.3f} ({100 * (found.accuracy - theirs):+.1f} points"
+    )
+    # The whole interval must lie below what is allowed.
+    holds = found.high < theirs - spec.accuracy_drop
+    return _Finding(holds, f"{said}, {'surely more than' if holds else 'not surely more than'} {allowed:.1f})")
 
 
 def _harmless(result: DriftResult, spec: MonitoringSpec) -> list[str]:
@@ -165,6 +192,16 @@ def _age(age: timedelta, spec: MonitoringSpec) -> list[_Finding]:
         return []
     days, old = age / timedelta(days=1), age > timedelta(days=spec.max_age_days)
     return [_Finding(old, f"champion is {days:.1f} days old, {'over' if old else 'of'} {spec.max_age_days:g}")]
+
+
+def _budget(cost: Cost, spec: MonitoringSpec) -> list[_Finding]:
+    """Whether the next retraining is paid for; its price is not known before one has ended."""
+    if spec.budget_hours is None:
+        return []
+    left = spec.budget_hours - cost.spent
+    price = "a retraining's price is not known yet" if cost.price is None else f"a retraining takes {cost.price:.3g} h"
+    said = f"{price}, {max(left, 0):.3g} of {spec.budget_hours:.3g} device-hours left in 30 days"
+    return [_Finding(left > 0 and (cost.price or 0) <= left, said)]
 
 
 def _refusals(

@@ -73,5 +73,5 @@ def _drift(window: dict[str, Any]) -> str:
 
 def _accuracy(window: dict[str, Any]) -> str:
     if window["accuracy"] is None:
-        return "no labels"
+        return f"no labels, estimated {window['estimated']['accuracy']:.3f} (was {window['reference_accuracy']:.3f})"
     return f"{window['accuracy']:.3f} on {window['labelled']} (was {window['reference_accuracy']:.3f})"

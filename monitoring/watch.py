@@ -23,7 +23,7 @@ from cluster.registry import ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
 
-from . import drift, journal, policy
+from . import budget, drift, journal, policy
 from .drift import DriftResult
 from .journal import BEGUN, DONE, FAILED, Entry, Journal
 from .policy import Decision
@@ -131,7 +131,8 @@ def _owed(entries: Sequence[Entry]) -> list[str]:
 
 def _retrain(watch: Watch, key: str) -> None:
     submission_id = f"{watch.model}-retrain-{key}"
-    watch.journal.write(watch.model, journal.RETRAIN, BEGUN, key, {"submission_id": submission_id})
+    body = {"submission_id": submission_id, "workers": watch.spec.scaling.workers}
+    watch.journal.write(watch.model, journal.RETRAIN, BEGUN, key, body)
     watch.submit(submission_id)
 
 
@@ -173,6 +174,7 @@ def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, resu
         labels_waiting=labels_since(watch.storage, watch.model, used),
         champion_age=now - datetime.fromtimestamp(champion.created, UTC),
         running=bool(journal.open_entries(retrains)),
+        cost=budget.cost(retrains, now, watch.spec.scaling.workers),
     )
 
 

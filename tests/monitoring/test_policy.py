@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from jobs.spec import MonitoringSpec
+from monitoring.budget import Cost
+from monitoring.estimate import Estimate
 from monitoring.policy import KEEP, RETRAIN, WAIT, Decision, chance_of_at_most, decide
 
 from .fakes import BEGAN, drifted, result
@@ -21,7 +23,7 @@ ACTIONS = [KEEP, WAIT, RETRAIN]
 
 
 def judge(found, history=(), spec=SPEC, **changed: Any) -> Decision:
-    facts = {"labels_waiting": 500, "champion_age": timedelta(days=3), "running": False}
+    facts = {"labels_waiting": 500, "champion_age": timedelta(days=3), "running": False, "cost": Cost(None, 0.0)}
     return decide(found, history, NOW, spec, **{**facts, **changed})
 
 
@@ -30,9 +32,38 @@ def past(found, *, minutes: float = 600, action: str = WAIT) -> Decision:
 
 
 def test_a_quiet_window_keeps():
-    decision = judge(result())
+    decision, unmeasured = judge(result()), "accuracy not measured: 0 of 30 labels"
     assert (decision.action, decision.alarm) == (KEEP, False)
-    assert decision.reasons == ("no drift in 2 columns", "accuracy not measured: 0 of 30 labels")
+    assert decision.reasons == (
+        "no drift in 2 columns",
+        f"{unmeasured}; estimated 0.880 [0.860, 0.900] vs 0.890 (-1.0 points, not surely more than 5.0)",
+    )
+
+
+@pytest.mark.parametrize(("high", "labelled", "action"), [(0.83, 0, RETRAIN), (0.85, 0, KEEP), (0.83, 100, KEEP)])
+def test_an_estimate_that_is_surely_too_low_retrains_while_labels_are_few(high, labelled, action):
+    low = Estimate(0.80, 0.77, high, 0.01)
+    found = result(estimated=low, accuracy=0.9 if labelled else None, labelled=labelled)
+    decision = judge(found)
+    assert (decision.action, decision.estimated_accuracy) == (action, 0.80)
+    assert any("estimated 0.800" in reason for reason in decision.reasons) == (not labelled)
+
+
+@pytest.mark.parametrize(
+    ("cost", "action", "said"),
+    [
+        (Cost(None, 0.0), RETRAIN, "a retraining's price is not known yet, 3.6 of 3.6 device-hours left in 30 days"),
+        (Cost(0.4, 0.0), RETRAIN, "a retraining takes 0.4 h, 3.6 of 3.6 device-hours left in 30 days"),
+        (Cost(0.4, 3.1), RETRAIN, "a retraining takes 0.4 h, 0.5 of 3.6 device-hours left in 30 days"),
+        (Cost(0.4, 3.3), WAIT, "a retraining takes 0.4 h, 0.3 of 3.6 device-hours left in 30 days"),
+        (Cost(None, 3.6), WAIT, "a retraining's price is not known yet, 0 of 3.6 device-hours left in 30 days"),
+        (Cost(0.4, 9.0), WAIT, "a retraining takes 0.4 h, 0 of 3.6 device-hours left in 30 days"),
+    ],
+)
+def test_a_retraining_is_paid_from_the_budget_or_waits(cost, action, said):
+    decision = judge(drifted(number=2), [past(drifted())], SPEC.model_copy(update={"budget_hours": 3.6}), cost=cost)
+    assert (decision.action, decision.price, decision.spent) == (action, cost.price, cost.spent)
+    assert decision.reasons[-1] == said
 
 
 def test_one_drifted_window_is_not_enough():
