@@ -541,6 +541,26 @@ def watch(
     controller.watch(loaded, place, where, lambda d: _answer(d, json, show.decision(d)))
 
 
+@app.command(epilog="Example: `rehone notify`, with REHONE_NOTIFY set to `mailtos://user:password@example.com`")
+def notify(*, json: Json = False) -> None:
+    """Send a test message through every channel in REHONE_NOTIFY, as the watch does of alarms and retrainings."""
+    from datetime import UTC, datetime
+
+    from cluster.errors import ClusterError
+    from monitoring import notices
+
+    urls = Settings.from_environment().notify
+    if urls is None:
+        raise UserError("no channel is given", where=notices.VARIABLE, mend="set it to Apprise URLs, parted by spaces")
+    send = notices.channels(urls.get_secret_value())
+    message = notices.Message(
+        "test", datetime.now(UTC), "info", "rehone: a test", "Alarms and retrainings will come here."
+    )
+    if not send(message):
+        raise ClusterError("a channel did not take the message", where=notices.VARIABLE, mend="see its reason above")
+    _answer({"sent": message.title}, json, "sent")
+
+
 @app.command(epilog="Example: `rehone retrain examples/sentiment.yaml`")
 def retrain(
     spec: SpecPath,

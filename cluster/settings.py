@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from .errors import UserError
 
@@ -24,7 +24,9 @@ _VARIABLES = {
     "grid_grams": "REHONE_GRID_GRAMS",
     "cpu_hour_price": "REHONE_CPU_HOUR_PRICE",
     "gpu_hour_price": "REHONE_GPU_HOUR_PRICE",
+    "notify": "REHONE_NOTIFY",
 }
+_OWN = {"notify"}  # not for jobs and replicas
 
 
 class Settings(BaseModel):
@@ -52,6 +54,8 @@ class Settings(BaseModel):
     """Price of one CPU core for an hour. `REHONE_CPU_HOUR_PRICE`."""
     gpu_hour_price: Amount | None = None
     """Price of one GPU for an hour, in the same currency. `REHONE_GPU_HOUR_PRICE`."""
+    notify: SecretStr | None = None
+    """Apprise URLs of the channels the watch tells people through, parted by spaces. `REHONE_NOTIFY`."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -84,6 +88,7 @@ class Settings(BaseModel):
         return base / "spool"
 
     def environment(self) -> dict[str, str]:
-        """The same settings as environment variables, for a job or a replica."""
-        values = self.model_dump() | {"storage": self.storage_root}
-        return {name: str(values[field]) for field, name in _VARIABLES.items() if values[field] not in {None, ""}}
+        """The same settings as environment variables, for a job or a replica: without what only the watch needs."""
+        values = self.model_dump(exclude=_OWN) | {"storage": self.storage_root}
+        known = {name: values.get(field) for field, name in _VARIABLES.items()}
+        return {name: str(value) for name, value in known.items() if value not in {None, ""}}

@@ -18,7 +18,7 @@ from jobs.spec import Spec
 from serve import endpoint
 from serve.endpoint import Endpoint
 
-from . import journal
+from . import journal, notices
 from . import watch as watch_
 from .journal import Journal
 from .policy import Decision
@@ -44,7 +44,9 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         job = jobs.get(submission_id)
         return job.status if job else None
 
-    return Watch(spec, place.storage, place.registry, submit, status)
+    urls = place.settings.notify
+    send = notices.channels(urls.get_secret_value()) if urls else None
+    return Watch(spec, place.storage, place.registry, submit, status, send=send)
 
 
 def watch(
@@ -74,13 +76,14 @@ def serve(
     """
     from serve import rollout
 
+    watching = bound(spec, place, address) if decided is not None and address is not None else None
     where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address)
     endpoint.record(place.storage, where)
     ready(where)
     try:
         with _signalled() as ended:
-            if decided is not None and address is not None:
-                watch(spec, place, address, decided, ended)
+            if watching is not None and decided is not None:
+                watch_.run(watching, decided, ended)
             ended.wait()
         say("draining")
     finally:

@@ -23,9 +23,10 @@ from cluster.registry import ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
 
-from . import budget, drift, journal, policy
+from . import budget, drift, journal, notices, policy
 from .drift import DriftResult
 from .journal import BEGUN, DONE, FAILED, Entry, Journal
+from .notices import Send
 from .policy import Decision
 from .windows import START, Window, labels_since, next_window
 
@@ -46,7 +47,7 @@ class Watch:
     """A watch and all it acts through.
 
     `submit` starts the retraining job of an id, and leaves a job of that id as it is. `job_status` is Ray's word for
-    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job.
+    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `send` tells people.
     """
 
     spec: Spec
@@ -56,6 +57,7 @@ class Watch:
     job_status: Callable[[str], str | None]
     clock: Callable[[], datetime] = journal.utc_now
     detect: Detect = drift.detect
+    send: Send | None = None
     _folders: dict[int, Path] = field(default_factory=dict)
 
     @property
@@ -89,7 +91,9 @@ def step(watch: Watch) -> Decision | None:
 
 def drain(watch: Watch) -> list[Decision]:
     """Judge every window that is complete."""
-    return list(iter(lambda: step(watch), None))
+    made = list(iter(lambda: step(watch), None))
+    _tell(watch)
+    return made
 
 
 def run(watch: Watch, decided: Callable[[Decision], None], ended: threading.Event) -> None:
@@ -97,6 +101,7 @@ def run(watch: Watch, decided: Callable[[Decision], None], ended: threading.Even
     while not ended.is_set():
         try:
             decision = step(watch)
+            _tell(watch)
         except ClusterError as error:
             # A cluster that does not answer is asked again: the journal knows what is left to do.
             say(f"watch: {error}; looking again in {watch.spec.monitoring.check_seconds:g} s")
@@ -105,6 +110,11 @@ def run(watch: Watch, decided: Callable[[Decision], None], ended: threading.Even
             ended.wait(watch.spec.monitoring.check_seconds)
         else:
             decided(decision)
+
+
+def _tell(watch: Watch) -> None:
+    if watch.send is not None:
+        notices.tell(watch.journal, watch.model, watch.send, watch.clock())
 
 
 def resume(watch: Watch) -> list[Entry]:

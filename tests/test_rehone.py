@@ -34,6 +34,7 @@ VERBS = [
     "predict",
     "explain",
     "watch",
+    "notify",
     "retrain",
     "status",
     "demo",

@@ -214,6 +214,16 @@ def test_the_loop_tells_every_decision_and_ends_when_told(world):
     assert heard == ["keep", "retrain"]
 
 
+def test_people_hear_of_an_alarm_and_of_a_retraining_that_failed(world):
+    heard = []
+    watch = replace(world.watch(), send=lambda message: heard.append(message.title) is None)
+    drain(watch)
+    world.jobs.jobs[RETRAIN_ID] = "FAILED"
+    drain(watch)
+    drain(watch)
+    assert heard == ["moods: retraining", "moods: the retraining failed"]
+
+
 def test_a_cluster_that_does_not_answer_is_asked_again(world, capsys):
     ended, calls = threading.Event(), count()
 
