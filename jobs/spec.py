@@ -304,6 +304,11 @@ class MonitoringSpec(Part):
     budget_hours: PositiveFloat | None = Field(
         None, description="Device-hours (wall clock times workers) that retrainings may take in 30 days."
     )
+    roll_back: bool = Field(
+        True,
+        description="Go back by itself when labels of production show a new champion worse than the version before it, "
+        "by more than evaluation.max_loss_on_old.",
+    )
     check_seconds: PositiveFloat = Field(5.0, description="How often the watch looks.")
 
 

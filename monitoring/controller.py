@@ -44,9 +44,15 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         job = jobs.get(submission_id)
         return job.status if job else None
 
+    def roll_back(version: int) -> None:
+        from . import promotion
+
+        say(f"rolling back to version {version}")
+        promotion.roll_back(spec.name, place, version)
+
     urls = place.settings.notify
     send = notices.channels(urls.get_secret_value()) if urls else None
-    return Watch(spec, place.storage, place.registry, submit, status, send=send)
+    return Watch(spec, place.storage, place.registry, submit, status, roll_back, send=send)
 
 
 def watch(

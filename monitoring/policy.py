@@ -4,7 +4,7 @@ An alarm is drift in `consecutive` windows in a row, accuracy that fell by more 
 estimated while labels are few), or the champion's age. Drift that labels show not to hurt is told, and nothing follows.
 Any other alarm retrains when enough labels have come in, the last retraining is long enough ago, none is running and
 the budget allows; otherwise it waits. Age needs labels like the others: without new rows a retraining ends at the model
-there already is.
+there already is. A champion that labels show to be worse than the version before it is rolled back.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from jobs.spec import MonitoringSpec
 
 from .budget import Cost
 from .drift import EMBEDDING, ColumnDrift, DriftResult
+from .regression import Regression
 from .windows import ENOUGH_LABELS
 
 _SURE = 0.05  # chance that drift which hurts is taken for drift that does not
 
-KEEP, WAIT, RETRAIN = "keep", "wait", "retrain"
+KEEP, WAIT, RETRAIN, ROLL_BACK = "keep", "wait", "retrain", "roll back"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`action` is keep, wait or retrain; `in_a_row` counts drifted windows of this version up to this one.
+    """`action` is keep, wait, retrain or roll back; `in_a_row` counts drifted windows of this version up to this one.
 
     `accuracy` is of the `labelled` rows that were looked at, `estimated_accuracy` of confidences, `labels_waiting` of
-    what no retraining has used. `price` and `spent` are device-hours (`budget.py`).
+    what no retraining has used. `price` and `spent` are device-hours (`budget.py`). `regression` compares the champion
+    with the version before it, which a roll back goes to.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Decision:
     labels_waiting: int
     price: float | None
     spent: float
+    regression: Regression | None
 
     @property
     def key(self) -> str:
@@ -62,7 +65,15 @@ class Decision:
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Decision:
-        return cls(**{**tree, "at": datetime.fromisoformat(tree["at"]), "reasons": tuple(tree["reasons"])})
+        regression = Regression.from_dict(tree["regression"])
+        return cls(
+            **{
+                **tree,
+                "at": datetime.fromisoformat(tree["at"]),
+                "reasons": tuple(tree["reasons"]),
+                "regression": regression,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,7 @@ def decide(
     champion_age: timedelta,
     running: bool,
     cost: Cost,
+    regression: Regression | None,
 ) -> Decision:
     """What to do after one window. `history` are this model's earlier decisions, oldest first."""
     in_a_row = _in_a_row(result, history)
@@ -97,6 +109,9 @@ def decide(
     ]
     action = KEEP if harmless or not alarm else WAIT if refusals else RETRAIN
     consequence = {KEEP: harmless, WAIT: refusals, RETRAIN: [found.said for found in budget]}[action]
+    if regression is not None:
+        action = ROLL_BACK if regression.worse else action
+        consequence = [*consequence, regression.said]
     return Decision(
         model=result.model,
         version=result.version,
@@ -114,6 +129,7 @@ def decide(
         labels_waiting=labels_waiting,
         price=cost.price,
         spent=cost.spent,
+        regression=regression,
     )
 
 
@@ -210,10 +226,14 @@ def _refusals(
     found = []
     if labels_waiting < spec.min_labels:
         found.append(f"{labels_waiting} of {spec.min_labels} labels needed")
-    last = max((earlier.at for earlier in history if earlier.action == RETRAIN), default=None)
-    if last is not None and now - last < timedelta(minutes=spec.cooldown_minutes):
-        minutes = (now - last) / timedelta(minutes=1)
-        found.append(f"last retraining {minutes:.1f} of {spec.cooldown_minutes:g} minutes ago")
+    last = max((earlier for earlier in history if earlier.action in {RETRAIN, ROLL_BACK}), key=_at, default=None)
+    if last is not None and now - last.at < timedelta(minutes=spec.cooldown_minutes):
+        minutes, what = (now - last.at) / timedelta(minutes=1), "retraining" if last.action == RETRAIN else last.action
+        found.append(f"last {what} {minutes:.1f} of {spec.cooldown_minutes:g} minutes ago")
     if running:
         found.append("a retraining is running")
     return found
+
+
+def _at(decision: Decision) -> datetime:
+    return decision.at

@@ -44,10 +44,10 @@ def promote(model: str, version: int, place: Place) -> ModelVersion:
     return _move(place, "promotion", model, lambda: place.registry.promote(model, version), version)
 
 
-def roll_back(model: str, place: Place) -> ModelVersion:
-    """Make the previous champion champion again. Raises NotFoundError."""
-    previous = place.registry.previous(model).version
-    return _move(place, "rollback", model, lambda: place.registry.promote(model, previous), previous)
+def roll_back(model: str, place: Place, version: int | None = None) -> ModelVersion:
+    """Make a version, the previous champion when none is named, champion again. Raises NotFoundError."""
+    to = place.registry.previous(model).version if version is None else version
+    return _move(place, "rollback", model, lambda: place.registry.promote(model, to), to)
 
 
 def _move(place: Place, kind: str, model: str, act: Callable[[], ModelVersion], version: int) -> ModelVersion:

@@ -19,16 +19,17 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import ClusterError
-from cluster.registry import ModelVersion
+from cluster.registry import PREVIOUS, ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
 
-from . import budget, drift, journal, notices, policy
+from . import budget, drift, journal, notices, policy, regression
 from .drift import DriftResult
 from .journal import BEGUN, DONE, FAILED, Entry, Journal
 from .notices import Send
 from .policy import Decision
-from .windows import START, Window, labels_since, next_window
+from .regression import Regression
+from .windows import ENOUGH_LABELS, START, Window, labelled, labels_since, next_window
 
 
 class Champions(Protocol):
@@ -36,10 +37,23 @@ class Champions(Protocol):
 
     def champion(self, model: str) -> ModelVersion: ...
 
+    def find(self, model: str, alias: str) -> ModelVersion | None: ...
+
     def download(self, version: ModelVersion) -> Path: ...
 
 
+_MOST_ROWS = 2000
+"""Labelled rows, the latest, on which a champion is compared with the version before it."""
+
+Answer = Callable[[Path, Sequence[str]], Sequence[str]]
 Detect = Callable[[Window, pd.DataFrame, Sequence[str], Spec, Storage], DriftResult]
+
+
+def answer(folder: Path, inputs: Sequence[str]) -> list[str]:
+    """The labels that the model version in a folder gives."""
+    from jobs.predictor import Predictor
+
+    return [output.label for output in Predictor.load(folder)(inputs)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,8 @@ class Watch:
     """A watch and all it acts through.
 
     `submit` starts the retraining job of an id, and leaves a job of that id as it is. `job_status` is Ray's word for
-    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `send` tells people.
+    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `roll_back`
+    makes a version champion again. `send` tells people.
     """
 
     spec: Spec
@@ -55,10 +70,13 @@ class Watch:
     registry: Champions
     submit: Callable[[str], object]
     job_status: Callable[[str], str | None]
+    roll_back: Callable[[int], object]
     clock: Callable[[], datetime] = journal.utc_now
     detect: Detect = drift.detect
+    answer: Answer = answer
     send: Send | None = None
     _folders: dict[int, Path] = field(default_factory=dict)
+    _answers: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -74,6 +92,14 @@ class Watch:
             self._folders[version.version] = self.registry.download(version)
         return self._folders[version.version]
 
+    def answers(self, version: ModelVersion, rows: pd.DataFrame) -> list[str]:
+        """A version's labels for logged rows (prediction_id, input), each row answered once."""
+        keys = [f"{version.version}/{row}" for row in rows["prediction_id"]]
+        new = {key: given for key, given in zip(keys, rows["input"], strict=True) if key not in self._answers}
+        if new:
+            self._answers.update(zip(new, self.answer(self.folder(version), list(new.values())), strict=True))
+        return [self._answers[key] for key in keys]
+
 
 def step(watch: Watch) -> Decision | None:
     """Finish what is open, then judge one window; None when none is complete. Raises NotFoundError, ClusterError."""
@@ -86,6 +112,8 @@ def step(watch: Watch) -> Decision | None:
     watch.journal.write(watch.model, journal.DECISION, DONE, decision.key, decision.to_dict())
     if decision.action == policy.RETRAIN:
         _retrain(watch, decision.key)
+    elif decision.action == policy.ROLL_BACK and decision.regression is not None:
+        watch.roll_back(decision.regression.previous)
     return decision
 
 
@@ -129,6 +157,7 @@ def resume(watch: Watch) -> list[Entry]:
             _end(watch, entry, status, entries)
     for key in owed:
         _retrain(watch, key)
+    _roll_back_owed(watch, entries)
     return watch.journal.entries(watch.model) if left or owed else entries
 
 
@@ -137,6 +166,14 @@ def _owed(entries: Sequence[Entry]) -> list[str]:
     begun = {entry.key for entry in _retrains(entries)}
     last = _decisions(entries)[-1:]
     return [decision.key for decision in last if decision.action == policy.RETRAIN and decision.key not in begun]
+
+
+def _roll_back_owed(watch: Watch, entries: Sequence[Entry]) -> None:
+    """Go back where the last decision said so and the watch was killed before it did."""
+    for decision in _decisions(entries)[-1:]:
+        found = decision.regression if decision.action == policy.ROLL_BACK else None
+        if found is not None and watch.registry.champion(watch.model).version == decision.version:
+            watch.roll_back(found.previous)
 
 
 def _retrain(watch: Watch, key: str) -> None:
@@ -185,7 +222,25 @@ def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, resu
         champion_age=now - datetime.fromtimestamp(champion.created, UTC),
         running=bool(journal.open_entries(retrains)),
         cost=budget.cost(retrains, now, watch.spec.scaling.workers),
+        regression=_regression(watch, entries, champion),
     )
+
+
+def _regression(watch: Watch, entries: Sequence[Entry], champion: ModelVersion) -> Regression | None:
+    """The champion beside the version before it; None without new labels, or where there is none that it followed."""
+    before = watch.registry.find(watch.model, PREVIOUS)
+    # A version that was rolled back is the previous one too: nobody goes back to it.
+    if not watch.spec.monitoring.roll_back or before is None or before.version >= champion.version:
+        return None
+    rows = labelled(watch.storage, watch.model, champion.version).tail(_MOST_ROWS)
+    looks = [d.regression for d in _decisions(entries) if d.version == champion.version and d.regression is not None]
+    last = looks[-1] if looks else None
+    if len(rows) < ENOUGH_LABELS or (last is not None and last.rows == len(rows)):
+        return None
+    rows = rows.rename(columns={"predicted": "champion"})
+    rows["previous"] = watch.answers(before, rows)
+    rate, loss = watch.spec.monitoring.false_alarm_rate, watch.spec.evaluation.max_loss_on_old
+    return regression.judge(rows, before.version, last, false_alarm_rate=rate, max_loss=loss)
 
 
 def _undecided(entries: Sequence[Entry], champion: ModelVersion) -> DriftResult | None:

@@ -107,15 +107,28 @@ def drifted(**changed: Any) -> DriftResult:
 
 @dataclass
 class Registry:
-    """Versions whose files are in a folder; `number` is the champion."""
+    """Versions whose files are in a folder; `number` is the champion, `before` the one it followed."""
 
     folder: Path
     number: int = 1
+    before: int | None = None
     created: datetime = BEGAN - timedelta(days=1)
     downloads: int = 0
 
     def champion(self, model: str) -> ModelVersion:
-        return ModelVersion(model, self.number, "run", str(self.folder), {}, ("champion",), self.created.timestamp())
+        return self._version(model, self.number, "champion")
+
+    def find(self, model: str, alias: str) -> ModelVersion | None:
+        number = {"champion": self.number, "previous": self.before}[alias]
+        return None if number is None else self._version(model, number, alias)
+
+    def promote(self, version: int) -> None:
+        """As the real one does it: `previous` first."""
+        if version != self.number:
+            self.before, self.number = self.number, version
+
+    def _version(self, model: str, number: int, alias: str) -> ModelVersion:
+        return ModelVersion(model, number, "run", str(self.folder), {}, (alias,), self.created.timestamp())
 
     def download(self, version: ModelVersion) -> Path:
         self.downloads += 1

@@ -13,7 +13,8 @@ from scipy.stats import binom
 from jobs.spec import MonitoringSpec
 from monitoring.budget import Cost
 from monitoring.estimate import Estimate
-from monitoring.policy import KEEP, RETRAIN, WAIT, Decision, chance_of_at_most, decide
+from monitoring.policy import KEEP, RETRAIN, ROLL_BACK, WAIT, Decision, chance_of_at_most, decide
+from monitoring.regression import Regression
 
 from .fakes import BEGAN, drifted, result
 
@@ -23,7 +24,13 @@ ACTIONS = [KEEP, WAIT, RETRAIN]
 
 
 def judge(found, history=(), spec=SPEC, **changed: Any) -> Decision:
-    facts = {"labels_waiting": 500, "champion_age": timedelta(days=3), "running": False, "cost": Cost(None, 0.0)}
+    facts = {
+        "labels_waiting": 500,
+        "champion_age": timedelta(days=3),
+        "running": False,
+        "cost": Cost(None, 0.0),
+        "regression": None,
+    }
     return decide(found, history, NOW, spec, **{**facts, **changed})
 
 
@@ -64,6 +71,26 @@ def test_a_retraining_is_paid_from_the_budget_or_waits(cost, action, said):
     decision = judge(drifted(number=2), [past(drifted())], SPEC.model_copy(update={"budget_hours": 3.6}), cost=cost)
     assert (decision.action, decision.price, decision.spent) == (action, cost.price, cost.spent)
     assert decision.reasons[-1] == said
+
+
+def test_a_champion_that_is_worse_than_the_version_before_it_is_rolled_back():
+    worse = Regression(1, 2, 300, 0.70, 0.90, 1e-9, 0.01 / 6, worse=True)
+    decision = judge(drifted(number=2), [past(drifted())], regression=worse)
+    assert (decision.action, decision.alarm) == (ROLL_BACK, True)
+    assert decision.reasons[-1] == (
+        "accuracy 0.700, version 1 has 0.900 on the same 300 rows: worse, p 1e-09, 0.0017 allowed at look 2"
+    )
+    assert Decision.from_dict(json.loads(json.dumps(decision.to_dict()))) == decision
+    fine = judge(result(), regression=replace(worse, worse=False))
+    assert (fine.action, fine.reasons[-1].split(": ")[1][:22]) == (KEEP, "not shown to be worse,")
+
+
+def test_after_a_roll_back_nothing_retrains_until_the_cooldown_is_over():
+    back = replace(past(drifted(version=2), minutes=30), action=ROLL_BACK)
+    waits = judge(drifted(number=2), [past(drifted()), back])
+    assert waits.action == WAIT or waits.in_a_row == 1
+    again = judge(drifted(number=3), [past(drifted()), back, past(drifted(number=2), minutes=1)])
+    assert (again.action, again.reasons[-1]) == (WAIT, "last roll back 30.0 of 60 minutes ago")
 
 
 def test_one_drifted_window_is_not_enough():

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from cluster.storage import Storage
 from jobs.spec import Spec
 from monitoring.journal import BEGUN, DONE, FAILED, Journal
 from monitoring.watch import Watch, drain, resume, run, step
+from monitoring.windows import labelled
 
 from .fakes import BEGAN, MODEL, JobApi, Registry, drifted, log, publish, result, sample
 
@@ -72,6 +75,11 @@ class World:
         facts = {"version": window.version, "number": window.number, "start": window.start, "end": window.end}
         return kind(**facts, last=window.rows["prediction_id"].iloc[-1], rows=len(window.rows))
 
+    def answer(self, folder: Path, inputs: Sequence[str]) -> list[str]:
+        """The version before the champion, which is always right here."""
+        rows = labelled(self.storage, MODEL, 2).set_index("input")["true"]
+        return [rows[text] for text in inputs]
+
     def watch(self) -> Watch:
         """A watch as a new process makes it."""
         return Watch(
@@ -80,8 +88,10 @@ class World:
             registry=self.registry,
             submit=self.act(self.jobs.submit),
             job_status=self.act(self.jobs.status),
+            roll_back=self.act(self.registry.promote),
             clock=self.act(self.clock),
             detect=self.act(self.detect),
+            answer=self.answer,
         )
 
     def states(self, kind: str) -> list[tuple[str, str]]:
@@ -212,6 +222,53 @@ def test_the_loop_tells_every_decision_and_ends_when_told(world):
 
     run(world.watch(), decided, ended)
     assert heard == ["keep", "retrain"]
+
+
+@pytest.fixture
+def worse(world, storage):
+    """Version 2 has followed version 1 and is wrong on half of 40 labelled rows."""
+    rows = sample(40, np.random.default_rng(3))
+    rows["input"] = [f"text {i}" for i in range(len(rows))]
+    rows["true"] = np.where(np.arange(40) % 2, rows["label"], np.where(rows["label"] == "pos", "neg", "pos"))
+    log(storage, rows, start=100, version=2, labelled=40)
+    world.registry.promote(2)
+    world.moved = False
+    return world
+
+
+def test_a_champion_that_labels_show_to_be_worse_is_rolled_back(worse):
+    decision = step(worse.watch())
+    assert (decision.action, decision.version, decision.regression.p_value) == ("roll back", 2, 0.5**20)
+    assert worse.registry.number == 1
+    assert [d.action for d in drain(worse.watch())] == ["keep", "keep"]  # nobody goes back to version 2
+    assert worse.registry.number == 1
+
+
+def test_a_row_is_answered_once_by_the_version_before(worse):
+    asked = []
+    watch = replace(worse.watch(), answer=lambda _, inputs: asked.extend(inputs) or ["pos"] * len(inputs))
+    before, rows = worse.registry.find(MODEL, "previous"), labelled(worse.storage, MODEL, 2)
+    assert watch.answers(before, rows.head(30)) == ["pos"] * 30
+    assert watch.answers(before, rows) == ["pos"] * 40
+    assert asked == list(rows["input"])
+
+
+def test_where_the_spec_says_so_people_roll_back_themselves(worse):
+    by_hand = SPEC.model_copy(update={"monitoring": SPEC.monitoring.model_copy(update={"roll_back": False})})
+    decision = step(replace(worse.watch(), spec=by_hand))
+    assert (decision.action, decision.regression, worse.registry.number) == ("keep", None, 2)
+
+
+@pytest.mark.parametrize("kill_at", range(1, 12))
+def test_killed_anywhere_it_goes_back_once(worse, kill_at):
+    worse.kill_at = kill_at
+    with suppress(Killed):
+        step(worse.watch())
+    worse.kill_at = None
+    drain(worse.watch())
+    assert (worse.registry.number, worse.registry.before) == (1, 2)
+    decided = Journal(worse.storage).entries(MODEL, "decision")
+    assert [e.body["action"] for e in decided if e.body["version"] == 2] == ["roll back"]
 
 
 def test_people_hear_of_an_alarm_and_of_a_retraining_that_failed(world):
