@@ -711,6 +711,29 @@ def cluster_doctor(
         raise RehoneError(f"{len(findings)} finding(s)", where=found.address)
 
 
+@app.command(
+    epilog="Example: `rehone trace sentiment.3.06a1f0c2b7d4e51234abcd`, `rehone trace --dataset sentiment/3f2a9c`"
+)
+def trace(
+    prediction_id: Annotated[str | None, typer.Argument(help="As /predict has answered with.")] = None,
+    data: Annotated[str | None, typer.Option("--dataset", help="NAME/VERSION, a hash or the start of it.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """What is behind one answer: version, run, code, spec, data, job, decision. With --dataset: what came of data."""
+    from monitoring import show
+    from monitoring import trace as trace_
+
+    if (prediction_id is None) == (data is None):
+        raise UserError("needs either a prediction id or --dataset")
+    if prediction_id is not None:
+        made = trace_.prediction(prediction_id, _place())
+        _answer(made, json, show.traced(made))
+    elif data is not None:
+        found = trace_.uses(data, _place())
+        _answer(found, json, show.uses(found))
+
+
 @app.command(epilog="Example: `rehone demo`")
 def demo(set_: Set = None, *, json: Json = False) -> None:
     """The whole loop on real data: train, serve, drift, retrain, promote."""

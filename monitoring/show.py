@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jobs import show
@@ -11,8 +12,10 @@ from jobs.publish import Published
 from .gate import Verdict
 from .harm import SLICE, Check
 from .policy import Decision
+from .trace import Origin, Traced, Use
 
 _QUIET_SLICES = 5
+_SHORT = 100
 
 
 def verdict(made: Verdict) -> str:
@@ -43,6 +46,48 @@ def status(found: dict[str, Any]) -> str:
     jobs = ([job["submission_id"], job["status"]] for job in found["jobs"])
     lines.append(show.table("jobs", ["id", "status"], jobs) if found["jobs"] else "no jobs")
     return "\n\n".join(lines)
+
+
+def traced(made: Traced) -> str:
+    """An answer, and what is behind it from the nearest to the farthest."""
+    text = made.input if len(made.input) <= _SHORT else f"{made.input[:_SHORT]}..."
+    true = "no true label has come in" if made.true is None else f"true label: {made.true}"
+    said = f"{made.at:%Y-%m-%d %H:%M:%S} UTC: {made.label} ({made.confidence:.3f}); {true}"
+    return f"{made.prediction_id}\n{said}\ninput: {text!r}\n\n{origin(made.origin)}"
+
+
+def origin(made: Origin) -> str:
+    version, data = made.version, made.data
+    sizes = ", ".join(f"{sum(counts.values())} {split}" for split, counts in data.counts.items())
+    rows = [
+        ["model", f"{version.model} version {version.version} {list(version.aliases) or ''}"],
+        ["follows", ", ".join(f"version {number}" for number in made.line) or "the base model"],
+        ["base model", made.base_model],
+        ["run", version.run],
+        ["job", made.job or "none: a command was run by hand"],
+        ["spec", made.spec],
+        ["code", made.code],
+        ["dataset", f"{data.name}/{data.version} ({sizes})"],
+        ["from", data.source],
+    ]
+    led = made.causes or ["no decision, verdict or promotion is in the journal"]
+    return "\n".join([show.table("", ["behind it", ""], rows), "", *led])
+
+
+def uses(found: Sequence[Use]) -> str:
+    if not found:
+        return "no model version was trained on it"
+    rows = (
+        [
+            f"{use.version.model} {use.version.version}",
+            ", ".join(use.version.aliases),
+            use.data.version,
+            use.answers,
+            *(f"{at:%Y-%m-%d %H:%M:%S}" if at else "" for at in (use.first, use.last)),
+        ]
+        for use in found
+    )
+    return show.table("", ["version", "alias", "dataset", "answers", "first (UTC)", "last (UTC)"], rows)
 
 
 def _checks(made: Verdict) -> str:

@@ -37,6 +37,7 @@ VERBS = [
     "notify",
     "retrain",
     "status",
+    "trace",
     "demo",
     "submit",
     "data list",
