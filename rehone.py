@@ -728,10 +728,38 @@ def trace(
         raise UserError("needs either a prediction id or --dataset")
     if prediction_id is not None:
         made = trace_.prediction(prediction_id, _place())
-        _answer(made, json, show.traced(made))
+        before = trace_.parents(made.origin.parents)
+        _answer(made, json, "\n\n".join(filter(None, [show.traced(made), before])))
     elif data is not None:
         found = trace_.uses(data, _place())
         _answer(found, json, show.uses(found))
+
+
+@app.command(
+    epilog="Example: `rehone label examples/sentiment.yaml --out queue.csv`; once filled in, with `--answers queue.csv`"
+)
+def label(
+    spec: SpecPath,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the queue there, as CSV.")] = None,
+    answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the labels of a filled queue.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="With --out: how many rows to choose.")] = 200,
+    latest: Annotated[int, typer.Option(min=1, help="With --out: choose among as many of the last answers.")] = 5000,
+    *,
+    json: Json = False,
+) -> None:
+    """Choose the logged answers most worth a true label, and take the labels that people gave."""
+    from monitoring import labels
+
+    if (out is None) == (answers is None):
+        raise UserError("needs either --out or --answers")
+    loaded, place = _spec(spec, set_), _place()
+    if out is not None:
+        made = labels.queue(loaded, place, out, rows, latest)
+        _answer(made, json, labels.queued(made))
+    elif answers is not None:
+        taken = labels.answer(loaded, place, answers)
+        _answer(taken, json, labels.taken(taken))
 
 
 @app.command(epilog="Example: `rehone demo`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from cluster.errors import NotFoundError
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
+from jobs import show
 from jobs.data import dataset
 from jobs.data.dataset import DatasetVersion
+from jobs.data.split import SPLITS
 from jobs.pipeline import Place
 from jobs.publish import manifest
 from serve.predictions import feedback_log, parse_id, prediction_log
@@ -21,8 +24,19 @@ _ANSWER = ["prediction_id", "at", "input", "label", "confidence"]
 
 
 @dataclass(frozen=True)
+class Parent:
+    """A version that another was trained on from. `data` is None when the version or its dataset is gone."""
+
+    version: int
+    data: DatasetVersion | None
+
+
+@dataclass(frozen=True)
 class Origin:
-    """What a version is made of; `job` is None for one made by hand. `line` and `causes` are `history.told`'s."""
+    """What a version is made of; `job` is None for one made by hand. `line` and `causes` are `history.told`'s.
+
+    `parents` are those of `line`, in its order.
+    """
 
     version: ModelVersion
     base_model: str
@@ -31,6 +45,7 @@ class Origin:
     job: str | None
     data: DatasetVersion
     line: tuple[int, ...]
+    parents: tuple[Parent, ...]
     causes: tuple[str, ...]
 
 
@@ -85,8 +100,15 @@ def origin(version: ModelVersion, place: Place) -> Origin:
         job=made["job"],
         data=dataset.find(place.storage, f"{made['dataset']['name']}/{made['dataset']['version']}"),
         line=told.line,
+        parents=_parents(version.model, told.line, place),
         causes=told.causes,
     )
+
+
+def parents(found: Iterable[Parent]) -> str:
+    """What a person reads of a line of parents, the nearest first; "" for none."""
+    rows = [[f"version {parent.version}", *_data(parent.data)] for parent in found]
+    return show.table("the versions before it", ["", "dataset", *SPLITS, "from"], rows) if rows else ""
 
 
 def uses(reference: str, place: Place) -> list[Use]:
@@ -101,6 +123,18 @@ def uses(reference: str, place: Place) -> list[Use]:
         if wanted in [data, *dataset.ancestors(place.storage, data)]:
             found.append(_use(version, data, place.storage))
     return found
+
+
+def _parents(model: str, line: Iterable[int], place: Place) -> tuple[Parent, ...]:
+    used = {version.version: version.tags["dataset"] for version in place.registry.versions(model)}
+    kept = {data.version: data for data in dataset.versions(place.storage, model)}
+    return tuple(Parent(number, kept.get(used.get(number, ""))) for number in line)
+
+
+def _data(data: DatasetVersion | None) -> list[object]:
+    if data is None:
+        return ["gone", *("" for _ in SPLITS), ""]
+    return [f"{data.name}/{data.version}", *map(data.size, SPLITS), data.source]
 
 
 def _use(version: ModelVersion, data: DatasetVersion, storage: Storage) -> Use:

@@ -5,6 +5,8 @@ A window begins after the last prediction that was judged: none is judged twice,
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -93,6 +95,32 @@ def labelled(storage: Storage, model: str, version: int | None) -> pd.DataFrame:
     """
     rows = _joined(storage, model, version, ["prediction_id", "version", "input", "label"])
     return rows.rename(columns={"label": "predicted"})
+
+
+def unlabelled(storage: Storage, model: str, version: int, last: int) -> pd.DataFrame:
+    """The latest `last` predictions of a version without a true label, oldest first.
+
+    Columns: prediction_id, at, input, label, confidence, scores (a dict by label), embedding (float32 list).
+    """
+    log = prediction_log(storage)
+    order: pd.DataFrame = log.read(_of(model, version), _ORDER).to_pandas()
+    known = _feedback(storage, model)["prediction_id"]
+    chosen = order[~order["prediction_id"].isin(known)].sort_values(_ORDER).tail(last)
+    start = _time(chosen["at"].iloc[0]) if len(chosen) else None
+    columns = [*_ORDER, "input", "label", "confidence", "scores", "embedding"]
+    rows: pd.DataFrame = log.read(_of(model, version, start), columns).to_pandas()
+    rows = rows[rows["prediction_id"].isin(chosen["prediction_id"])].sort_values(_ORDER, ignore_index=True)
+    return rows.assign(scores=[json.loads(scores) for scores in rows["scores"]])
+
+
+def labels_of(storage: Storage, model: str, ids: Collection[str]) -> pd.DataFrame:
+    """Those of some prediction ids, of any version, that are in the log, with the label that came in last.
+
+    Columns: prediction_id, true (NaN while unknown), labelled_at (NaT).
+    """
+    logged: pd.DataFrame = prediction_log(storage).read(_of(model, None), ["prediction_id"]).to_pandas()
+    found: pd.DataFrame = logged[logged["prediction_id"].isin(list(ids))]
+    return found.merge(_feedback(storage, model), on="prediction_id", how="left")
 
 
 def labels_since(storage: Storage, model: str, since: datetime | None) -> int:

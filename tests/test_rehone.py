@@ -38,6 +38,7 @@ VERBS = [
     "retrain",
     "status",
     "trace",
+    "label",
     "demo",
     "submit",
     "data list",

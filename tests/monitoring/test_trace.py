@@ -87,6 +87,22 @@ def test_an_answer_leads_to_all_that_is_behind_it(place, spec, data, line):
         assert said in text
 
 
+def test_every_parent_is_told_with_its_dataset(place, data, line):
+    (parent,) = trace.origin(line[1], place).parents
+    assert (parent.version, parent.data) == (1, data[0])
+    text = trace.parents([parent])
+    for said in ("version 1", f"tiny/{data[0].version}", str(data[0].size("train")), data[0].source[:20]):
+        assert said in text
+    assert trace.parents(trace.origin(line[0], place).parents) == ""
+
+
+def test_a_parent_whose_data_is_gone_hides_nothing_else(place, data, line):
+    (Path(place.settings.storage) / data[0].place / "manifest.json").unlink()
+    (parent,) = trace.origin(line[1], place).parents
+    assert (parent.version, parent.data) == (1, None)
+    assert "gone" in trace.parents([parent])
+
+
 def test_the_label_that_came_in_last_counts(place, line):
     made = answered(place, 1, MORNING, input="long " * 100)
     for at, label in ((EVENING, "negative"), (MORNING, "positive")):
@@ -136,6 +152,32 @@ def test_data_that_nothing_was_trained_on_says_so(place, data):
 def test_what_is_not_known_is_one_line(place, given, error, said):
     with pytest.raises(error, match=said):
         trace.prediction(given, place)
+
+
+def test_the_verb_prints_an_answer_with_its_line(place, data, line, monkeypatch):
+    monkeypatch.setenv("REHONE_STORAGE", place.settings.storage)
+    made = answered(place, 2, EVENING)
+    text = CliRunner().invoke(rehone.app, ["trace", made.prediction_id]).stdout
+    assert text.index(made.prediction_id) < text.index("3/6 columns drifted") < text.index("the versions before it")
+    assert f"tiny/{data[0].version}" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["hello"], "is no prediction id"),
+        ([f"tiny.1.{'0' * 22}"], "from its server's spool"),
+        (["--dataset", "tiny/ffff"], "tiny/ffff: is no dataset version"),
+        (["--dataset", "tiny/ffff", "hello"], "needs either a prediction id or --dataset"),
+        ([], "needs either a prediction id or --dataset"),
+    ],
+)
+def test_a_mistake_exits_with_2(place, monkeypatch, given, said):
+    monkeypatch.setenv("REHONE_STORAGE", place.settings.storage)
+    error = CliRunner().invoke(rehone.app, ["trace", *given]).exception
+    assert getattr(error, "exit_code", None) == 2
+    assert said in str(error)
+    assert "\n" not in str(error)
 
 
 def test_an_answer_of_a_version_that_is_gone_is_one_line(place):
