@@ -3,19 +3,26 @@
 One call to `append` with the same `transaction` lands exactly once, whoever repeats it: delta-rs keeps
 the last number of each application id in the table's own log (Delta protocol, `SetTransaction`), and refuses a
 commit whose application id has moved on since the table was opened.
+
+What may be too much to load is asked for in SQL (`select`), which DataFusion answers as a stream.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from .storage import Storage
 
 _ATTEMPTS = 10  # to commit, when other writers come first
+
+Filters = Iterable[tuple[str, str, Any]]
+"""`(column, op, value)`, all of which must hold."""
 
 
 class Table:
@@ -30,6 +37,11 @@ class Table:
             return DeltaTable(self.url)
         except TableNotFoundError:
             return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written to it."""
+        return self._open() is None
 
     def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
         """Add rows; False when `transaction` (application id, rising number) has already landed."""
@@ -56,10 +68,40 @@ class Table:
         write_deltalake(table, data, mode="append", partition_by=self.partition_by or None, commit_properties=commit)
         return True
 
-    def read(self, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None) -> pa.Table:
+    def read(self, filters: Filters | None = None, columns: list[str] | None = None) -> pa.Table:
         """Rows that meet every `(column, op, value)`; an empty table when nothing was ever written."""
         table = self._open()
         if table is None:
             names = columns or self.schema.names
             return pa.schema([self.schema.field(name) for name in names]).empty_table()
-        return table.to_pyarrow_table(filters=filters, columns=columns)
+        return table.to_pyarrow_table(filters=None if filters is None else list(filters), columns=columns)
+
+
+def select(sql: str, tables: Mapping[str, Table]) -> pa.Table | None:
+    """The answer of one query over tables by name; None when one of them was never written to.
+
+    Only what the query must hold is in memory: `ORDER BY ... LIMIT n` holds n rows, a join the smaller side.
+    """
+    builder = QueryBuilder()
+    for name, table in tables.items():
+        opened = table._open()  # noqa: SLF001 - the same file
+        if opened is None:
+            return None
+        builder.register(name, opened)
+    found = pa.table(builder.execute(sql).read_all())
+    # DataFusion's string views are not everywhere taken for strings.
+    plain = [field.with_type(pa.string()) if field.type == pa.string_view() else field for field in found.schema]
+    return found.cast(pa.schema(plain))
+
+
+def where(filters: Filters, table: str) -> str:
+    """Filters as the condition of a query, for the columns of `table`."""
+    return " AND ".join(f"{table}.{column} {op} {_literal(value)}" for column, op, value in filters) or "TRUE"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    if isinstance(value, int):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"

@@ -291,11 +291,15 @@ class ServingSpec(Part):
     poll_seconds: PositiveFloat = Field(1.0, description="How often a replica asks for the champion.")
 
 
+_LEAST_LEVEL = 1e-4
+
+
 class MonitoringSpec(Part):
     window: PositiveInt = Field(250, description="Predictions per window.")
     false_alarm_rate: float = Field(
-        0.01, ge=1e-4, lt=1, description="Chance of an alarm in a window in which nothing has changed."
+        0.05, gt=0, lt=1, description="Chance of any alarm in `looks` windows in which nothing has changed."
     )
+    looks: PositiveInt = Field(100, description="Windows over which false_alarm_rate holds, each at an equal share.")
     consecutive: PositiveInt = Field(2, description="Windows in a row that must drift before it counts.")
     accuracy_drop: Share = Field(0.05, description="Drop below the Scorecard's accuracy that counts.")
     min_labels: PositiveInt = Field(200, description="Labelled rows that must have come in before a retraining.")
@@ -310,6 +314,18 @@ class MonitoringSpec(Part):
         "by more than evaluation.max_loss_on_old.",
     )
     check_seconds: PositiveFloat = Field(5.0, description="How often the watch looks.")
+
+    @property
+    def level(self) -> float:
+        """Chance of an alarm in one window in which nothing has changed (Bonferroni over `looks`)."""
+        return self.false_alarm_rate / self.looks
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> MonitoringSpec:
+        # The draws of a permutation test grow with 1 / level: 13 s a drifted window at this one.
+        if self.level < _LEAST_LEVEL:
+            raise ValueError(f"false_alarm_rate / looks is {self.level:g}, below {_LEAST_LEVEL:g}: ask for fewer looks")
+        return self
 
 
 class RetrainSpec(Part):

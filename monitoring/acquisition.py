@@ -2,7 +2,7 @@
 
 Weighted k-means (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954): as many clusters of the
 embeddings as rows are wanted, each row with the weight of what it may teach, and of each cluster the row nearest to its
-centre. BADGE (Ash et al., ICLR 2020) does the same with gradients, which a prediction log does not hold.
+centre. On the example's shift it is worth hardly more than random rows, and so is BADGE (`bench/labels.py`).
 """
 
 from __future__ import annotations

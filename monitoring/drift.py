@@ -1,9 +1,9 @@
-"""Drift of one window against the reference: Evidently computes and draws, the alarm is calibrated here.
+"""Drift of one window against the reference: Evidently computes and draws, `compare.py` decides what is an alarm.
 
-Evidently's defaults flag some column in most windows in which nothing has changed. Here every column is a two-sample
-test with a p-value, and the family of them is corrected (Bonferroni), so that a window without drift is flagged with
-probability `monitoring.false_alarm_rate` at most. The only file that imports Evidently, and only inside functions: the
-import takes seconds.
+Evidently's defaults flag some column in most windows in which nothing has changed. Here a window without drift is
+flagged with probability `MonitoringSpec.level` at most, so that `monitoring.looks` of them raise any alarm with
+probability `monitoring.false_alarm_rate`. The only file that imports Evidently, and only inside functions: the import
+takes seconds.
 """
 
 from __future__ import annotations
@@ -16,47 +16,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cluster.storage import Storage
 from jobs import tasks
 from jobs.inputs import Inputs, texts
 from jobs.spec import Spec
 
-from . import estimate, permutation, reports
+from . import compare, estimate, page, permutation, reports
+from .compare import CHI_SQUARE, EMBEDDING, KS, ColumnDrift, Sample
 from .estimate import Estimate
+from .page import Side
 from .windows import Position, Window
 
 if TYPE_CHECKING:
     from evidently import Dataset
     from evidently.core.report import Snapshot
 
-CONFIDENCE, LABEL, EMBEDDING = "confidence", "predicted label", "embedding"
+CONFIDENCE, LABEL = "confidence", "predicted label"
 
-_KS, _LABEL_TEST, _MMD = "ks", "permutation chi-square", "permutation mmd"
-_MOST_ROWS = 1000
-"""Rows a side that are tested: the kernel of the embedding test grows with their square."""
-_DRAWN_ROWS = 100
-"""Rows a side in the picture of the embedding, whose t-SNE costs more than all the tests together."""
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """`score` is the p-value, drifted at `threshold` or below; for the embedding it is MMD², drifted above it."""
-
-    name: str
-    method: str
-    score: float
-    p_value: float
-    threshold: float
-    drifted: bool
+_DRAWN_ROWS = 1000
+"""Rows a side that Evidently gets; of more, its figures are those of a drawn sample."""
+_EMBEDDED_ROWS = 100
+"""Rows a side in its picture of the embedding, whose t-SNE costs more than all the tests together."""
 
 
 @dataclass(frozen=True)
 class DriftResult:
     """What one window says. `accuracy` is None without labels, `estimated` is what confidences let expect.
 
-    `report` is an HTML file's path under the storage root.
+    `page` is for people and `report` is Evidently's: HTML files, as paths under the storage root.
     `last` is the id of the window's last prediction, after which the next window begins.
     """
 
@@ -74,6 +62,7 @@ class DriftResult:
     reference_accuracy: float
     estimated: Estimate
     report: str
+    page: str
 
     @property
     def key(self) -> str:
@@ -101,15 +90,14 @@ def detect(
 
     `vocabulary` is what `Inputs.vocabulary` gave of the training inputs.
     """
-    inputs = tasks.get(spec.task).inputs
-    numbers = (*inputs.DESCRIPTORS, CONFIDENCE)
-    level = spec.monitoring.false_alarm_rate / (len(numbers) + 2)  # the label and the embedding beside them
-    ref, cur = (_frame(_sample(rows), inputs, vocabulary) for rows in (reference, window.rows))
-    embedding = permutation.mmd(_embedding(ref), _embedding(cur), level)
-    snapshot = _run(_dataset(cur, inputs), _dataset(ref, inputs), numbers, level, embedding.threshold)
-    columns = (*_with_p_values(snapshot, numbers, level), _embedding_column(embedding, level))
+    inputs, level = tasks.get(spec.task).inputs, spec.monitoring.level
+    ref, cur = (_dataset(rows, inputs, vocabulary) for rows in (reference, window.rows))
+    samples = _sample(ref, inputs), _sample(cur, inputs)
+    columns = compare.samples(*samples, level)
+    drawn_ref, drawn_cur = (_dataset(_drawn(rows), inputs, vocabulary) for rows in (reference, window.rows))
+    snapshot = _run(drawn_ref, drawn_cur, columns)
     measured = window.measured
-    return DriftResult(
+    result = DriftResult(
         model=window.model,
         version=window.version,
         number=window.number,
@@ -122,9 +110,12 @@ def detect(
         accuracy=_accuracy(measured) if len(measured) else None,
         labelled=len(measured),
         reference_accuracy=_accuracy(reference),
-        estimated=_estimated(reference, window.rows, spec.monitoring.false_alarm_rate),
+        estimated=_estimated(reference, window.rows, level),
         report=reports.keep(storage, window.model, window.key, snapshot),
+        page=page.path(window.model, window.key),
     )
+    page.keep(storage, result, Side(reference, samples[0]), Side(window.rows, samples[1]), spec)
+    return result
 
 
 def _accuracy(rows: pd.DataFrame) -> float:
@@ -132,67 +123,65 @@ def _accuracy(rows: pd.DataFrame) -> float:
 
 
 def _estimated(reference: pd.DataFrame, rows: pd.DataFrame, level: float) -> Estimate:
-    ref = _sample(reference)
+    ref, cur = _drawn(reference), _drawn(rows)
     right = (ref["true"] == ref["label"]).to_numpy()
-    return estimate.accuracy(
-        ref["confidence"].to_numpy(float), right, _sample(rows)["confidence"].to_numpy(float), level
-    )
+    return estimate.accuracy(ref["confidence"].to_numpy(float), right, cur["confidence"].to_numpy(float), level)
 
 
-def _sample(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows if len(rows) <= _MOST_ROWS else rows.sample(_MOST_ROWS, random_state=0)
+def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if len(rows) <= _DRAWN_ROWS else rows.sample(_DRAWN_ROWS, random_state=0)
 
 
-def _frame(rows: pd.DataFrame, inputs: Inputs, vocabulary: Sequence[str]) -> pd.DataFrame:
-    """One column a number, as Evidently takes it, and the text where there is one."""
-    matrix = np.stack(list(rows["embedding"]))
-    known = inputs.describe(list(rows["input"]), vocabulary)
-    known[CONFIDENCE], known[LABEL] = rows["confidence"].to_numpy(), rows["label"].to_numpy()
-    if inputs.NAME == texts.NAME:
-        # Evidently's non-letter share divides by the length.
-        known["input"] = rows["input"].where(rows["input"] != "", " ").to_numpy()
-    return pd.concat([known, pd.DataFrame(matrix, columns=[f"embedding_{i}" for i in range(matrix.shape[1])])], axis=1)
-
-
-def _names(frame: pd.DataFrame) -> list[str]:
-    return [name for name in frame.columns if name.startswith("embedding_")]
-
-
-def _embedding(frame: pd.DataFrame) -> NDArray[np.float64]:
-    return frame[_names(frame)].to_numpy(np.float64)
-
-
-def _dataset(frame: pd.DataFrame, inputs: Inputs) -> Dataset:
+def _dataset(rows: pd.DataFrame, inputs: Inputs, vocabulary: Sequence[str]) -> Dataset:
+    """Rows as Evidently takes them, described: one column a number, and the text where there is one."""
     from evidently import DataDefinition, Dataset
     from evidently.descriptors import NonLetterCharacterPercentage, TextLength
 
-    own = [TextLength("input", alias=texts.LENGTH), NonLetterCharacterPercentage("input", alias=texts.NON_LETTER)]
+    matrix = np.stack(list(rows["embedding"]))
+    frame = inputs.describe(list(rows["input"]), vocabulary)
+    frame[CONFIDENCE], frame[LABEL] = rows["confidence"].to_numpy(), rows["label"].to_numpy()
+    names = [f"embedding_{i}" for i in range(matrix.shape[1])]
+    frame = pd.concat([frame, pd.DataFrame(matrix, columns=names)], axis=1)
     written = inputs.NAME == texts.NAME
+    if written:
+        # Evidently's non-letter share divides by the length.
+        frame["input"] = rows["input"].where(rows["input"] != "", " ").to_numpy()
+    own = [TextLength("input", alias=texts.LENGTH), NonLetterCharacterPercentage("input", alias=texts.NON_LETTER)]
     return Dataset.from_pandas(
         frame,
         data_definition=DataDefinition(
             text_columns=["input"] if written else [],
             categorical_columns=[LABEL],
             numerical_columns=[name for name in (*inputs.DESCRIPTORS, CONFIDENCE) if name in frame],
-            embeddings={EMBEDDING: _names(frame)},
+            embeddings={EMBEDDING: names},
         ),
         descriptors=own if written else [],
     )
 
 
-def _run(
-    current: Dataset, reference: Dataset, numbers: Sequence[str], level: float, embedding_threshold: float
-) -> Snapshot:
+def _sample(dataset: Dataset, inputs: Inputs) -> Sample:
+    frame = dataset.as_dataframe()
+    embedding = frame[[name for name in frame.columns if name.startswith("embedding_")]]
+    return Sample(frame[[*inputs.DESCRIPTORS, CONFIDENCE, LABEL]], embedding.to_numpy(np.float64))
+
+
+def _run(reference: Dataset, current: Dataset, columns: Sequence[ColumnDrift]) -> Snapshot:
+    """Evidently's report of the same tests at the same thresholds; its library has no domain classifier for columns."""
     from evidently import Report
     from evidently.legacy.metrics.data_drift import embeddings_drift
     from evidently.metrics import ValueDrift
     from evidently.metrics.embeddings import EmbeddingsDrift, MMDDriftMethod
 
-    embeddings_drift.SAMPLE_CONSTANT = _DRAWN_ROWS  # Evidently has no argument for it
-    metrics = [ValueDrift(column=name, method=_KS, threshold=level) for name in numbers]
-    metrics.append(ValueDrift(column=LABEL, method=_label_test(), threshold=level))
+    embeddings_drift.SAMPLE_CONSTANT = _EMBEDDED_ROWS  # Evidently has no argument for it
+    methods = {KS: "ks", CHI_SQUARE: _label_test()}
+    metrics = [
+        ValueDrift(column=column.name, method=methods[column.method], threshold=column.threshold)
+        for column in columns
+        if column.method in methods
+    ]
+    embedding = next(column for column in columns if column.name == EMBEDDING)
     metrics.append(
-        EmbeddingsDrift(embeddings_name=EMBEDDING, drift_method=MMDDriftMethod(threshold=embedding_threshold))
+        EmbeddingsDrift(embeddings_name=EMBEDDING, drift_method=MMDDriftMethod(threshold=embedding.threshold))
     )
     return Report(metrics).run(current, reference)
 
@@ -204,24 +193,9 @@ def _label_test() -> str:
     from evidently.legacy.core import ColumnType
 
     def test(reference: pd.Series[Any], current: pd.Series[Any], _: ColumnType, level: float) -> tuple[float, bool]:
-        labels = sorted({*reference, *current})
-        ref, cur = ([int((side == label).sum()) for label in labels] for side in (reference, current))
-        p_value = permutation.counts(ref, cur, level).p_value
+        p_value = permutation.counts(*compare.label_counts(reference, current), level).p_value
         return p_value, p_value <= level
 
-    stat_test = StatTest(_LABEL_TEST, "permutation chi-square p_value", [ColumnType.Categorical])
+    stat_test = StatTest(CHI_SQUARE, f"{CHI_SQUARE} p_value", [ColumnType.Categorical])
     register_stattest(stat_test, default_impl=test)
-    return _LABEL_TEST
-
-
-def _with_p_values(snapshot: Snapshot, numbers: Sequence[str], level: float) -> list[ColumnDrift]:
-    p_values = [float(metric["value"]) for metric in snapshot.dict()["metrics"][: len(numbers) + 1]]
-    return [
-        ColumnDrift(name, _LABEL_TEST if name == LABEL else _KS, p, p, level, p <= level)
-        for name, p in zip((*numbers, LABEL), p_values, strict=True)
-    ]
-
-
-def _embedding_column(tested: permutation.Tested, level: float) -> ColumnDrift:
-    drifted = tested.p_value <= level
-    return ColumnDrift(EMBEDDING, _MMD, tested.score, tested.p_value, tested.threshold, drifted)
+    return CHI_SQUARE

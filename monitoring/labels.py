@@ -1,7 +1,8 @@
 """The label queue: the logged predictions most worth a true label, as a CSV for people, and their answers back.
 
 A queue has `prediction_id`, `input`, `predicted`, `confidence`, `why` and an empty `label`. `acquisition.py` chooses
-the rows; answers go to the feedback log, where labels that came in over HTTP are, too.
+the rows, `labelling.py` makes a page for the browser; answers go to the feedback log, where labels that came in over
+HTTP are, too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import pandas as pd
 from cluster.errors import DataError, NotFoundError, UserError
 from jobs import tasks
 from jobs.data.faults import first_ten, in_file
+from jobs.inputs import images
 from jobs.pipeline import Place
 from jobs.publish import manifest
 from jobs.spec import Spec
 from serve.predictions import Feedback, feedback_log, utc_now
 
-from . import acquisition, journal
+from . import acquisition, journal, labelling
 from .journal import Journal
 from .windows import labels_of, labels_since, unlabelled
 
@@ -37,9 +39,13 @@ COLUMNS = ("prediction_id", "input", "predicted", "confidence", "why", "label")
 
 @dataclass(frozen=True)
 class Queued:
-    """A queue that was written to `file`: `rows` of `candidates` answers of `version` that have no label."""
+    """A queue that was written to `file`: `rows` of `candidates` answers of `version` that have no label.
+
+    `page` is the same to label in a browser.
+    """
 
     file: str
+    page: str
     version: int
     rows: int
     candidates: int
@@ -60,11 +66,15 @@ class Taken:
 
 
 def queue(spec: Spec, place: Place, out: Path, rows: int, latest: int) -> Queued:
-    """Choose `rows` of the champion's `latest` unlabelled predictions and write them to `out`.
+    """Choose `rows` of the champion's `latest` unlabelled predictions and write them to `out`, with a page beside it.
 
-    Raises UserError where `out` holds labels or something else, NotFoundError without a champion or candidates.
+    Raises UserError where either holds labels or something else, NotFoundError without a champion or candidates.
     """
+    page = labelling.path(out)
+    if page == out:
+        raise UserError("is where the page for the browser goes", where=str(out), mend="name the queue FILE.csv")
     _require_unfilled(out)
+    labelling.require_ours(page)
     champion = place.registry.champion(spec.name)
     found = unlabelled(place.storage, spec.name, champion.version, latest)
     if found.empty:
@@ -73,11 +83,13 @@ def queue(spec: Spec, place: Place, out: Path, rows: int, latest: int) -> Queued
             where=spec.name,
             mend="an answer moves there from its server's spool every serving.flush_seconds",
         )
-    reference = pd.read_parquet(place.registry.download(champion) / "reference.parquet", columns=["embedding"])
-    key = tasks.get(spec.task).inputs.key
-    chosen = chosen_rows(found, reference, [key(text) for text in found["input"]], rows, spec.training.seed)
-    _write(out, chosen)
-    return Queued(str(out), champion.version, len(chosen), len(found))
+    folder, inputs = place.registry.download(champion), tasks.get(spec.task).inputs
+    reference = pd.read_parquet(folder / "reference.parquet", columns=["embedding"])
+    chosen = chosen_rows(found, reference, [inputs.key(text) for text in found["input"]], rows, spec.training.seed)
+    text, known, pictures = _csv(chosen), manifest(folder)["labels"], inputs.NAME == images.NAME
+    _write(out, text)
+    _write(page, labelling.html(text, known, out.name, spec.name, champion.version, images=pictures))
+    return Queued(str(out), str(page), champion.version, len(chosen), len(found))
 
 
 def chosen_rows(
@@ -117,7 +129,7 @@ def queued(made: Queued) -> str:
     """What a person reads of a queue."""
     return (
         f"{made.rows} of {made.candidates} answers of version {made.version} without a label are in {made.file}; "
-        f"fill in the column label, then `rehone label SPEC --answers {made.file}`"
+        f"open {made.page} in a browser and save, or fill in the column label, then `rehone label SPEC --answers FILE`"
     )
 
 
@@ -132,8 +144,10 @@ def taken(made: Taken) -> str:
 
 
 def _why(scores: Mapping[str, float], new: float, like: int) -> str:
+    """Not which label is the likelier: whoever labels should not be led."""
     (first, high), (second, low) = sorted(scores.items(), key=lambda pair: -pair[1])[:2]
-    said = [f"{first} {high:.2f} or {second} {low:.2f}", f"farther from the test rows than {new:.0%} of them are"]
+    either = " and ".join(sorted((first, second)))
+    said = [f"{either} are {high - low:.2f} apart", f"farther from the test rows than {new:.0%} of them are"]
     return "; ".join([*said, f"stands for {like} alike"] if like > 1 else said)
 
 
@@ -152,11 +166,15 @@ def _require_unfilled(out: Path) -> None:
         raise UserError(f"{filled} labels are filled in", where=str(out), mend=mend)
 
 
-def _write(out: Path, rows: pd.DataFrame) -> None:
+def _csv(rows: pd.DataFrame) -> str:
     text = io.StringIO()
     rows.assign(confidence=rows["confidence"].round(4)).to_csv(text, index=False, lineterminator="\n")
+    return text.getvalue()
+
+
+def _write(out: Path, text: str) -> None:
     try:
-        out.write_text(text.getvalue(), encoding="utf-8")
+        out.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(out), mend="name another file") from None
 

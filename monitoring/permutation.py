@@ -1,13 +1,14 @@
 """Two-sample tests calibrated on the data itself: how often does the statistic get this large when rows change sides?
 
 Under no drift reference and window are exchangeable, so a permutation p-value holds its level at any sample size and
-for any distribution (Phipson & Smyth 2010 for the `+ 1`). Draws are seeded: the same data gives the same answer.
+for any distribution (Phipson & Smyth 2010 for the `+ 1`). Draws are seeded: the same data gives the same answer. They
+end once it is sure that nothing is flagged (Besag & Clifford 1991), which is soon where nothing has changed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def mmd(reference: Matrix, current: Matrix, level: float, seed: int = 0) -> Test
     kernel, n = _kernel(reference, current), len(current)
     own = np.arange(len(kernel)) >= len(reference)
     score = float(_mmd(kernel, own[:, None].astype(np.float64))[0])
-    return _tested(score, _permuted(kernel, n, draws(level), np.random.default_rng(seed)), level)
+    return _tested(score, _permuted(kernel, n, np.random.default_rng(seed)), level)
 
 
 def counts(reference: Sequence[int], current: Sequence[int], level: float, seed: int = 0) -> Tested:
@@ -60,14 +61,21 @@ def counts(reference: Sequence[int], current: Sequence[int], level: float, seed:
     def chi_square(rows: NDArray[np.int64]) -> Matrix:
         return np.asarray(((rows - expected) ** 2 / scale).sum(axis=-1))
 
-    return _tested(float(chi_square(cur)), chi_square(drawn), level)
+    return _tested(float(chi_square(cur)), [chi_square(drawn)], level)
 
 
-def _tested(score: float, null: Matrix, level: float) -> Tested:
-    # Equal scores come out unequal in the last digits.
-    as_large = int((null >= score - 1e-12 * max(1.0, abs(score))).sum())
-    allowed = math.floor(level * (len(null) + 1) + 1e-9) - 1
-    return Tested(score, (as_large + 1) / (len(null) + 1), float(np.sort(null)[::-1][allowed]))
+def _tested(score: float, null: Iterable[Matrix], level: float) -> Tested:
+    """Draws `null` part by part until `draws(level)`, or until too many are as large as `score`."""
+    total = draws(level)
+    allowed = math.floor(level * (total + 1) + 1e-9) - 1
+    drawn, as_large = np.empty(0), 0
+    for part in null:
+        drawn = np.concatenate([drawn, part[: total - len(drawn)]])
+        # Equal scores come out unequal in the last digits.
+        as_large = int((drawn >= score - 1e-12 * max(1.0, abs(score))).sum())
+        if as_large > allowed or len(drawn) == total:
+            break
+    return Tested(score, (as_large + 1) / (len(drawn) + 1), float(np.sort(drawn)[::-1][allowed]))
 
 
 def _kernel(reference: Matrix, current: Matrix) -> Matrix:
@@ -91,11 +99,10 @@ def _mmd(kernel: Matrix, own: Matrix) -> Matrix:
     return np.asarray((rest - m) / (m * (m - 1)) + (within - n) / (n * (n - 1)) - 2 * across / (m * n))
 
 
-def _permuted(kernel: Matrix, n: int, count: int, rng: np.random.Generator) -> Matrix:
-    found = []
-    for start in range(0, count, _CHUNK):
-        ranks = rng.random((len(kernel), min(_CHUNK, count - start)))
+def _permuted(kernel: Matrix, n: int, rng: np.random.Generator) -> Iterator[Matrix]:
+    """Statistics of rows that change sides, `_CHUNK` at a time, without end."""
+    while True:
+        ranks = rng.random((len(kernel), _CHUNK))
         own = np.zeros_like(ranks)
         np.put_along_axis(own, np.argpartition(ranks, n, axis=0)[:n], 1.0, axis=0)
-        found.append(_mmd(kernel, own))
-    return np.concatenate(found)
+        yield _mmd(kernel, own)

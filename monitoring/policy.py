@@ -18,7 +18,8 @@ from typing import Any
 from jobs.spec import MonitoringSpec
 
 from .budget import Cost
-from .drift import EMBEDDING, ColumnDrift, DriftResult
+from .compare import EMBEDDING, ColumnDrift
+from .drift import DriftResult
 from .regression import Regression
 from .windows import ENOUGH_LABELS
 
@@ -33,7 +34,7 @@ class Decision:
 
     `accuracy` is of the `labelled` rows that were looked at, `estimated_accuracy` of confidences, `labels_waiting` of
     what no retraining has used. `price` and `spent` are device-hours (`budget.py`). `regression` compares the champion
-    with the version before it, which a roll back goes to.
+    with the version before it, which a roll back goes to. `page` shows what drifted: a path under the storage root.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Decision:
     price: float | None
     spent: float
     regression: Regression | None
+    page: str
 
     @property
     def key(self) -> str:
@@ -130,6 +132,7 @@ def decide(
         price=cost.price,
         spent=cost.spent,
         regression=regression,
+        page=result.page,
     )
 
 
@@ -176,8 +179,8 @@ def _accuracy(result: DriftResult, spec: MonitoringSpec) -> _Finding:
     if ours >= bound or bound <= 0:
         return _Finding(False, f"{said}, {allowed:.1f} may be lost)")
     chance = chance_of_at_most(round(ours * result.labelled), result.labelled, bound)
-    holds = chance <= spec.false_alarm_rate
-    verdict = f"p {chance:.2g} {'<=' if holds else '>'} {spec.false_alarm_rate:g}"
+    holds = chance <= spec.level
+    verdict = f"p {chance:.2g} {'<=' if holds else '>'} {spec.level:g}"
     return _Finding(holds, f"{said}, more than {allowed:.1f}; {verdict})")
 
 

@@ -33,7 +33,10 @@ def published(made: Published, judged: Verdict) -> str:
 
 
 def decision(made: Decision) -> str:
-    return f"{made.at:%H:%M:%S} {made.action.upper():8} {'; '.join(made.reasons)}"
+    wanted = any(reason.endswith("labels needed") for reason in made.reasons)
+    reasons = [*made.reasons, *["`rehone label SPEC --out FILE` chooses the rows most worth one"] * wanted]
+    seen = f"; what drifted: {made.page}" if made.drifted else ""
+    return f"{made.at:%H:%M:%S} {made.action.upper():8} {'; '.join(reasons)}{seen}"
 
 
 def status(found: dict[str, Any]) -> str:
@@ -41,6 +44,9 @@ def status(found: dict[str, Any]) -> str:
     lines = [f"{found['model']}: {found['serving'] or 'not served'}", show.versions(found["versions"])]
     windows = ([w["number"], w["version"], w["rows"], _drift(w), _accuracy(w)] for w in found["windows"])
     lines.append(show.table("last windows", ["window", "version", "rows", "drift", "accuracy"], windows))
+    pages = [f"  {w['page']}" for w in found["windows"] if w["drifted"]]
+    if pages:
+        lines.append("\n".join(["what drifted, under the storage root:", *pages]))
     decisions = ([d["at"][:19], d["action"], "; ".join(d["reasons"])] for d in found["decisions"])
     lines.append(show.table("last decisions", ["at (UTC)", "decision", "why"], decisions))
     jobs = ([job["submission_id"], job["status"]] for job in found["jobs"])

@@ -232,7 +232,7 @@ def _regression(watch: Watch, entries: Sequence[Entry], champion: ModelVersion) 
     # A version that was rolled back is the previous one too: nobody goes back to it.
     if not watch.spec.monitoring.roll_back or before is None or before.version >= champion.version:
         return None
-    rows = labelled(watch.storage, watch.model, champion.version).tail(_MOST_ROWS)
+    rows = labelled(watch.storage, watch.model, champion.version, _MOST_ROWS)
     looks = [d.regression for d in _decisions(entries) if d.version == champion.version and d.regression is not None]
     last = looks[-1] if looks else None
     if len(rows) < ENOUGH_LABELS or (last is not None and last.rows == len(rows)):

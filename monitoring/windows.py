@@ -1,12 +1,13 @@
 """Windows of the prediction log: the next predictions of one version, in their order, with the labels that came in.
 
 A window begins after the last prediction that was judged: none is judged twice, none is left out between two windows.
+The log may be larger than memory: what is looked for is found in SQL over it, and only the rows found are loaded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import pandas as pd
 
 from cluster.storage import Storage
+from cluster.tables import select, where
 from serve.predictions import feedback_log, prediction_log
 
 ENOUGH_LABELS = 30
 """Labelled rows from which an accuracy is worth a look."""
 
-Filters = list[tuple[str, str, Any]]
+Filter = tuple[str, str, Any]
+Filters = list[Filter]
 _ORDER = ["at", "prediction_id"]
 _MEASURED = ["prediction_id", "label", "true"]
 
@@ -66,21 +69,24 @@ def next_window(
     Predictions made at `before` or later are left for the next look: a replica may still hold older ones in its spool.
     One that reaches the log after a later one was judged is in no window; its label counts like any other.
     """
-    log = prediction_log(storage)
     filters = _of(model, version, after.at)
     if before is not None:
         filters.append(("at", "<", before))
-    order: pd.DataFrame = log.read(filters, _ORDER).to_pandas().sort_values(_ORDER)
-    ahead = order[
-        (order["at"] > after.at) | ((order["at"] == after.at) & (order["prediction_id"] > after.prediction_id))
-    ]
-    if len(ahead) < size:
+    at, beyond = where([("at", ">", after.at)], "p"), where([("prediction_id", ">", after.prediction_id)], "p")
+    chosen = _selected(
+        storage,
+        f"SELECT at, prediction_id FROM p WHERE {where(filters, 'p')} AND ({at} OR {beyond}) "
+        f"ORDER BY at, prediction_id LIMIT {size}",
+        _ORDER,
+    )
+    if len(chosen) < size:
         return None
-    chosen = ahead.head(size)
     start, end = _time(chosen["at"].iloc[0]), _time(chosen["at"].iloc[-1])
-    rows = log.read(
-        [*_of(model, version, start), ("at", "<=", end)], [*_ORDER, "input", "label", "confidence", "embedding"]
-    ).to_pandas()
+    rows = (
+        prediction_log(storage)
+        .read([*_of(model, version, start), ("at", "<=", end)], [*_ORDER, "input", "label", "confidence", "embedding"])
+        .to_pandas()
+    )
     rows = rows[rows["prediction_id"].isin(chosen["prediction_id"])].sort_values(_ORDER, ignore_index=True)
     rows = rows.merge(_feedback(storage, model, start)[["prediction_id", "true"]], on="prediction_id", how="left")
     own = rows.loc[rows["true"].notna(), _MEASURED]
@@ -88,13 +94,14 @@ def next_window(
     return Window(model, version, after.number + 1, start, end, rows, measured)
 
 
-def labelled(storage: Storage, model: str, version: int | None) -> pd.DataFrame:
+def labelled(storage: Storage, model: str, version: int | None, last: int | None = None) -> pd.DataFrame:
     """Predictions whose true label is known, of one version or of all: the feedback that came last counts.
 
-    Columns: prediction_id, version, input, predicted, true, labelled_at; in the order in which labels came in.
+    Columns: prediction_id, version, input, predicted, true, labelled_at; in the order in which labels came in, with
+    `last` only the last ones.
     """
-    rows = _joined(storage, model, version, ["prediction_id", "version", "input", "label"])
-    return rows.rename(columns={"label": "predicted"})
+    columns = ["prediction_id", "version", "input", "label AS predicted"]
+    return _joined(storage, model, version, columns, last)
 
 
 def unlabelled(storage: Storage, model: str, version: int, last: int) -> pd.DataFrame:
@@ -102,13 +109,12 @@ def unlabelled(storage: Storage, model: str, version: int, last: int) -> pd.Data
 
     Columns: prediction_id, at, input, label, confidence, scores (a dict by label), embedding (float32 list).
     """
-    log = prediction_log(storage)
-    order: pd.DataFrame = log.read(_of(model, version), _ORDER).to_pandas()
-    known = _feedback(storage, model)["prediction_id"]
-    chosen = order[~order["prediction_id"].isin(known)].sort_values(_ORDER).tail(last)
-    start = _time(chosen["at"].iloc[0]) if len(chosen) else None
+    known = "" if feedback_log(storage).is_empty else "AND p.prediction_id NOT IN (SELECT prediction_id FROM f)"
+    of = f"FROM p WHERE {where(_of(model, version), 'p')} {known} ORDER BY at DESC, prediction_id DESC LIMIT {last}"
+    chosen = _selected(storage, f"SELECT at, prediction_id {of}", _ORDER, feedback=bool(known))
+    start = _time(chosen["at"].iloc[-1]) if len(chosen) else None
     columns = [*_ORDER, "input", "label", "confidence", "scores", "embedding"]
-    rows: pd.DataFrame = log.read(_of(model, version, start), columns).to_pandas()
+    rows: pd.DataFrame = prediction_log(storage).read(_of(model, version, start), columns).to_pandas()
     rows = rows[rows["prediction_id"].isin(chosen["prediction_id"])].sort_values(_ORDER, ignore_index=True)
     return rows.assign(scores=[json.loads(scores) for scores in rows["scores"]])
 
@@ -118,32 +124,55 @@ def labels_of(storage: Storage, model: str, ids: Collection[str]) -> pd.DataFram
 
     Columns: prediction_id, true (NaN while unknown), labelled_at (NaT).
     """
-    logged: pd.DataFrame = prediction_log(storage).read(_of(model, None), ["prediction_id"]).to_pandas()
-    found: pd.DataFrame = logged[logged["prediction_id"].isin(list(ids))]
-    return found.merge(_feedback(storage, model), on="prediction_id", how="left")
+    wanted: Filters = [("prediction_id", "in", list(ids))]
+    logged: pd.DataFrame = prediction_log(storage).read([*_of(model, None), *wanted], ["prediction_id"]).to_pandas()
+    return logged.merge(_feedback(storage, model, more=wanted), on="prediction_id", how="left")
 
 
 def labels_since(storage: Storage, model: str, since: datetime | None) -> int:
     """Predictions of a model, of any version, whose label came in after `since`."""
-    rows = _joined(storage, model, None, ["prediction_id"])
-    return len(rows) if since is None else int((rows["labelled_at"] > since).sum())
+    after = where([] if since is None else [("labelled_at", ">", since)], "known")
+    sql = f"SELECT count(*) AS found FROM ({_joined_sql(model, None, ['prediction_id'])}) known WHERE {after}"
+    found = _selected(storage, sql, ["found"], feedback=True)
+    return int(found["found"].sum())
 
 
 def _labelled_last(storage: Storage, model: str, version: int, size: int) -> pd.DataFrame:
-    return _joined(storage, model, version, ["prediction_id", "label"])[_MEASURED].tail(size)
+    return _joined(storage, model, version, ["prediction_id", "label"], size)[_MEASURED]
 
 
-def _joined(storage: Storage, model: str, version: int | None, columns: list[str]) -> pd.DataFrame:
-    predictions: pd.DataFrame = prediction_log(storage).read(_of(model, version), columns).to_pandas()
-    return predictions.merge(_feedback(storage, model), on="prediction_id").sort_values(
-        ["labelled_at", "prediction_id"], ignore_index=True
-    )
+def _joined(
+    storage: Storage, model: str, version: int | None, columns: list[str], last: int | None = None
+) -> pd.DataFrame:
+    """In the order in which labels came in; of the log only what has a label is ever in memory."""
+    sql = _joined_sql(model, version, columns)
+    if last is not None:
+        sql = f"{sql} ORDER BY labelled_at DESC, prediction_id DESC LIMIT {last}"
+    names = [column.rsplit(" ", 1)[-1] for column in columns]
+    rows = _selected(storage, sql, [*names, "true", "labelled_at"], feedback=True)
+    return rows.sort_values(["labelled_at", "prediction_id"], ignore_index=True)
 
 
-def _feedback(storage: Storage, model: str, since: datetime | None = None) -> pd.DataFrame:
-    rows: pd.DataFrame = (
-        feedback_log(storage).read(_of(model, None, since), ["prediction_id", "at", "label"]).to_pandas()
-    )
+def _joined_sql(model: str, version: int | None, columns: list[str]) -> str:
+    known = f"""SELECT prediction_id, label AS "true", at AS labelled_at,
+        row_number() OVER (PARTITION BY prediction_id ORDER BY at DESC) AS nth
+        FROM f WHERE {where(_of(model, None), "f")}"""
+    return f"""SELECT {", ".join(f"p.{column}" for column in columns)}, known."true", known.labelled_at
+        FROM ({known}) known JOIN p ON p.prediction_id = known.prediction_id
+        WHERE known.nth = 1 AND {where(_of(model, version), "p")}"""
+
+
+def _selected(storage: Storage, sql: str, columns: list[str], *, feedback: bool = False) -> pd.DataFrame:
+    """What a query over the log `p` and the feedback `f` finds; no rows where one of them was never written to."""
+    tables = {"p": prediction_log(storage)} | ({"f": feedback_log(storage)} if feedback else {})
+    found = select(sql, tables)
+    rows: pd.DataFrame = pd.DataFrame(columns=columns) if found is None else found.to_pandas()
+    return rows
+
+
+def _feedback(storage: Storage, model: str, since: datetime | None = None, more: Sequence[Filter] = ()) -> pd.DataFrame:
+    filters = [*_of(model, None, since), *more]
+    rows: pd.DataFrame = feedback_log(storage).read(filters, ["prediction_id", "at", "label"]).to_pandas()
     last: pd.DataFrame = rows.sort_values("at", kind="stable").drop_duplicates("prediction_id", keep="last")
     return last.rename(columns={"at": "labelled_at", "label": "true"})[["prediction_id", "true", "labelled_at"]]
 

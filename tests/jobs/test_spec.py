@@ -25,6 +25,7 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
         ({"sweep": {"search": {"method.rank": {"choice": []}}}}, "choice is empty"),
         ({"name": "Not A Name"}, "String should match pattern"),
         ({"training": {"learning_rate": float("nan")}}, "finite number"),
+        ({"monitoring": {"looks": 1000}}, "false_alarm_rate / looks is 5e-05, below 0.0001: ask for fewer looks"),
     ],
 )
 def test_what_cannot_be_run_is_refused(part, said) -> None:

@@ -14,7 +14,8 @@ import pandas as pd
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
 from jobs.inputs.texts import vocabulary
-from monitoring.drift import ColumnDrift, DriftResult
+from monitoring.compare import ColumnDrift
+from monitoring.drift import DriftResult
 from monitoring.estimate import Estimate
 from serve.predictions import feedback_log, prediction_log
 
@@ -92,6 +93,7 @@ def result(**changed: Any) -> DriftResult:
         reference_accuracy=0.89,
         estimated=Estimate(0.88, 0.86, 0.90, 0.01),
         report="drift/moods/1-1.html",
+        page="drift/moods/1-1-summary.html",
     )
     return DriftResult(**{**quiet.__dict__, **changed})
 

@@ -90,14 +90,15 @@ def test_a_queue_has_what_a_person_needs_and_no_label(spec, loop, out):
     ids = logged(loop.storage, 30, texts=['=the, same\n"text" é'] * 20 + [f"text {i}" for i in range(10)])
     feedback(loop.storage, {ids[29]: "negative"}, at=BEGAN, model=MODEL)
     made = labels.queue(spec, loop, out, 8, 5000)
-    assert made == labels.Queued(str(out), 1, 8, 29)
+    assert made == labels.Queued(str(out), str(out.with_suffix(".html")), 1, 8, 29)
     rows = read(out)
     assert [list(row) for row in rows] == [list(labels.COLUMNS)] * 8
     assert {row["prediction_id"] for row in rows} < set(ids[:29])
     assert sum(row["input"].startswith("=the, same\n") for row in rows) == 1
     assert {row["label"] for row in rows} == {""}
     assert all(row["predicted"] == "positive" and 0.5 < float(row["confidence"]) < 1 for row in rows)
-    assert all("positive 0." in row["why"] and "farther from the test rows than" in row["why"] for row in rows)
+    assert all(row["why"].startswith("negative and positive are 0.") for row in rows)
+    assert all("farther from the test rows than" in row["why"] for row in rows)
     assert any("stands for" in row["why"] for row in rows)
     assert "8 of 29 answers" in labels.queued(made)
 
@@ -123,6 +124,8 @@ def test_another_file_is_left_alone(spec, loop, out):
     assert out.read_text() == "my,own\n1,2\n"
     with pytest.raises(UserError, match="is no file"):
         labels.queue(spec, loop, out.parent, 3, 5000)
+    with pytest.raises(UserError, match="is where the page"):
+        labels.queue(spec, loop, out.with_suffix(".html"), 3, 5000)
     with pytest.raises(UserError, match="cannot be written"):
         labels.queue(spec, loop, out.parent / "nowhere" / "queue.csv", 3, 5000)
 

@@ -50,6 +50,16 @@ def test_the_threshold_and_the_p_value_say_the_same():
         assert (tested.score > tested.threshold) == (tested.p_value <= LEVEL)
 
 
+def test_draws_end_once_nothing_can_be_flagged_and_go_on_while_it_can():
+    rng, level = np.random.default_rng(3), 1e-4
+    quiet = permutation.mmd(rng.normal(size=(40, 3)), rng.normal(size=(30, 3)), level)
+    assert quiet.p_value > 1 / 1000
+    assert quiet.score <= quiet.threshold
+    moved = permutation.mmd(rng.normal(size=(40, 3)), rng.normal(size=(30, 3)) + 2, level)
+    assert moved.p_value == 1 / (permutation.draws(level) + 1)
+    assert moved.score > moved.threshold
+
+
 def test_the_same_data_gives_the_same_answer():
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=(30, 3)), rng.normal(size=(20, 3))

@@ -140,7 +140,7 @@ def test_accuracy_that_fell_retrains_without_drift():
     ("accuracy", "labelled", "said"),
     [
         (0.85, 250, "5.0 may be lost"),
-        (0.80, 60, "> 0.01"),
+        (0.80, 60, "> 0.0005"),
         (0.30, 29, "not measured: 29 of 30"),
         (0.95, 250, "+6.0 points"),
     ],

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pandas as pd
+import pytest
 
 from jobs.evaluation.footprint import Ratios
-from jobs.spec import EvaluationSpec
-from monitoring import gate, show
+from jobs.spec import EvaluationSpec, MonitoringSpec
+from monitoring import gate, policy, show
+from monitoring.budget import Cost
+from monitoring.drift import DriftResult
 
+from .fakes import BEGAN, drifted, result
 from .holdouts import planted
 
 SPEC = EvaluationSpec(bootstrap=20)
+SPEC_OF_LOOP = MonitoringSpec(consecutive=1)
 
 
 def judged(*rows: pd.DataFrame) -> gate.Verdict:
@@ -38,6 +44,42 @@ def test_a_slice_that_was_too_small_says_so() -> None:
     assert ["slice", "not", "judged", "old,", "country", "li", "5", "1.000", "0.800", "-20.0"] in rows
 
 
+def test_a_decision_that_waits_for_labels_names_the_command_that_chooses_rows() -> None:
+    window = drifted(number=2)
+    for waiting, named in ((0, True), (SPEC_OF_LOOP.min_labels, False)):
+        made = policy.decide(
+            window,
+            [],
+            window.end,
+            SPEC_OF_LOOP,
+            labels_waiting=waiting,
+            champion_age=timedelta(days=1),
+            running=False,
+            cost=Cost(None, 0.0),
+            regression=None,
+        )
+        assert ("`rehone label SPEC --out FILE`" in show.decision(made)) is named
+
+
 def test_the_first_version_has_no_table() -> None:
     first = dataclasses.replace(judged(planted(9, 0, 1)), checks=())
     assert len(show.verdict(first).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("found", "told"), [(drifted(), True), (result(), False)])
+def test_a_decision_ends_in_where_to_look_when_something_drifted(found: DriftResult, told: bool) -> None:
+    made = policy.decide(
+        found,
+        [],
+        BEGAN,
+        MonitoringSpec(),
+        labels_waiting=500,
+        champion_age=timedelta(days=1),
+        running=False,
+        cost=Cost(None, 0.0),
+        regression=None,
+    )
+    assert made.page == found.page
+    assert show.decision(made).endswith("; what drifted: drift/moods/1-1-summary.html") == told
+    state = {"model": "moods", "serving": None, "versions": [], "decisions": [], "jobs": []}
+    assert (found.page in show.status({**state, "windows": [found.to_dict()]})) == told
