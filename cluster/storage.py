@@ -6,6 +6,9 @@ Tables are in `tables.py`; runs and versions are MLflow's (`tracking.py`, `regis
 from __future__ import annotations
 
 import json
+import os
+import uuid
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -55,6 +58,27 @@ class Storage:
         with self.fs.open(target + ".part", "wb") as file:
             file.write(data)
         self.fs.mv(target + ".part", target)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file that is not there yet, whole; False when it is. Of several at once exactly one succeeds."""
+        target = self._path(path)
+        if not self._is_local:
+            try:
+                self.fs.pipe_file(target, data, mode="create")  # If-None-Match: the store decides
+            except FileExistsError:
+                return False
+            return True
+        self.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        part = f"{target}.{uuid.uuid4().hex}.part"
+        with self.fs.open(part, "wb") as file:
+            file.write(data)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            return False
+        finally:
+            Path(part).unlink()
+        return True
 
     def read_bytes(self, path: str) -> bytes:
         """Raises NotFoundError."""
