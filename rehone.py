@@ -234,7 +234,7 @@ def train(
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
         published = pipeline.train_and_publish(loaded, dataset, place)
-    verdict = promotion.settle(loaded, place, published)
+    verdict = promotion.settle(loaded, place, published.version)
     result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
     _refuse_unless(verdict)
@@ -524,16 +524,27 @@ def watch(
     address: Address = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="Judge what has come in and return (for a cron job).")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the cluster, which keeps it running.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End the one that was left to the cluster.")] = False,
     json: Json = False,
 ) -> None:
-    """Judge windows of the prediction log; retrain when the policy says so."""
+    """Judge windows of the prediction log; retrain when the policy says so. One watch a model acts, others wait."""
     from monitoring import controller, show
     from serve import endpoint
 
+    if once + detach + stop > 1:
+        raise UserError("takes one of --once, --detach and --stop")
     loaded, place = _spec(spec, set_), _place()
     where = address or place.settings.address or endpoint.find(place.storage, loaded.name).jobs
     if where is None:
         raise UserError("no job API is known to retrain on", mend="pass --address")
+    if detach or stop:
+        from monitoring import keeper
+
+        (keeper.keep if detach else keeper.let_go)(loaded, place, where)
+        said = "the cluster keeps the watch running" if detach else "the watch has ended"
+        _answer({"model": loaded.name, "detached": detach}, json, said)
+        return
     if once:
         made = controller.watch_once(loaded, place, where)
         _answer(made, json, "\n".join([*map(show.decision, made), f"{len(made)} window(s) judged"]))
@@ -741,7 +752,7 @@ def trace(
 def label(
     spec: SpecPath,
     set_: Set = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the queue there, as CSV.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the queue, as CSV and as a page.")] = None,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the labels of a filled queue.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="With --out: how many rows to choose.")] = 200,
     latest: Annotated[int, typer.Option(min=1, help="With --out: choose among as many of the last answers.")] = 5000,
@@ -760,6 +771,41 @@ def label(
     elif answers is not None:
         taken = labels.answer(loaded, place, answers)
         _answer(taken, json, labels.taken(taken))
+
+
+@app.command(
+    epilog="Example: `rehone backtest examples/sentiment.yaml --every 3 "
+    '--policy "eager: monitoring.consecutive=1, monitoring.min_labels=100" --picture backtest.png`'
+)
+def backtest(
+    spec: SpecPath,
+    set_: Set = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME: KEY=VALUE, ...", help="Another policy: the spec's with monitoring keys changed."),
+    ] = None,
+    every: Annotated[
+        list[int] | None, typer.Option(min=2, metavar="N", help="Another policy: retrain after every N windows.")
+    ] = None,
+    label_delay: Annotated[int, typer.Option(min=0, help="Windows after which a row's label is known.")] = 1,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw accuracy against cost, as PNG.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Replay the prediction log under several policies: what accuracy each would have had, at what cost of retraining.
+
+    Never, every window, every N, the spec's and variants. Each retraining is played by a logistic regression on
+    frozen embeddings: it ranks policies, a fine-tuned model's accuracies are others.
+    """
+    from monitoring import backtest as backtest_
+    from monitoring import frontier, variants
+
+    loaded = _spec(spec, set_)
+    given = variants.policies(loaded, every or [], policy or [])
+    made = backtest_.run(loaded, _place(), given, label_delay)
+    if picture is not None:
+        frontier.draw(made, picture)
+    _answer(made, json, frontier.table(made))
 
 
 @app.command(epilog="Example: `rehone demo`")

@@ -56,6 +56,7 @@ class Sizes:
     overrides: tuple[str, ...] = (
         "monitoring.window=250",
         "monitoring.check_seconds=2",
+        "monitoring.consecutive=2",
         "monitoring.min_labels=2000",
         "serving.port=0",
         "retrain.epochs=2",
@@ -149,7 +150,7 @@ def _train(spec: Spec, place: Place, story: Story) -> None:
     with story.stage("train", f"{spec.scaling.workers} workers, DeepSpeed, LoRA"):
         published = pipeline.train_and_publish(best, data, place)
     with story.stage("gate", "is it good enough to serve?"):
-        say(show_.published(published, promotion.settle(spec, place, published)))
+        say(show_.published(published, promotion.settle(spec, place, published.version)))
 
 
 @contextmanager

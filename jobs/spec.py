@@ -274,6 +274,39 @@ class EvaluationSpec(Part):
     )
 
 
+class CanarySpec(Part):
+    share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the traffic that a canary, a version on trial beside the champion, gets; 0 is no canary.",
+    )
+    mode: Literal["canary", "shadow"] = Field(
+        "canary",
+        description="canary: it answers its share, and a key (header X-Rehone-Key, else the inputs) always goes the "
+        "same way; shadow: the champion answers all, and the canary gets a copy of its share, which nobody sees.",
+    )
+    rows: PositiveInt = Field(
+        500, description="Answers to different keys that a canary must have given to be promoted."
+    )
+    labels: int = Field(0, ge=0, description="Of these, how many must have a true label by then; 0 waits for none.")
+    false_alarm_rate: Share = Field(
+        0.05, description="Chance that a canary which is as good as the champion is dropped."
+    )
+    max_fault_share: float = Field(
+        0.01, ge=0, lt=1, description="Share of its batches that may fail beyond the champion's share."
+    )
+    max_latency_ratio: float = Field(
+        1.5, ge=1, description="Times the champion's time for a batch of the same size that a canary may take."
+    )
+    max_loss: float = Field(0.02, ge=0, lt=1, description="Accuracy that a canary may lose on what has labels.")
+    queue: PositiveInt = Field(256, description="Inputs that may wait for a shadow on a replica; more are not copied.")
+    timeout_seconds: PositiveFloat = Field(
+        10.0,
+        description="How long a canary may take; then the champion answers in its place, and it counts as a fault.",
+    )
+
+
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
@@ -289,6 +322,7 @@ class ServingSpec(Part):
     )
     flush_seconds: PositiveFloat = Field(2.0, description="How often spools move to the prediction log.")
     poll_seconds: PositiveFloat = Field(1.0, description="How often a replica asks for the champion.")
+    canary: CanarySpec = CanarySpec()  # type: ignore[call-arg]
 
 
 _LEAST_LEVEL = 1e-4
@@ -300,7 +334,7 @@ class MonitoringSpec(Part):
         0.05, gt=0, lt=1, description="Chance of any alarm in `looks` windows in which nothing has changed."
     )
     looks: PositiveInt = Field(100, description="Windows over which false_alarm_rate holds, each at an equal share.")
-    consecutive: PositiveInt = Field(2, description="Windows in a row that must drift before it counts.")
+    consecutive: PositiveInt = Field(3, description="Windows in a row that must drift before it counts.")
     accuracy_drop: Share = Field(0.05, description="Drop below the Scorecard's accuracy that counts.")
     min_labels: PositiveInt = Field(200, description="Labelled rows that must have come in before a retraining.")
     max_age_days: PositiveFloat | None = Field(None, description="Age of the champion from which it is retrained.")

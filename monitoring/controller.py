@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 from cluster.console import say
 from cluster.errors import ClusterError, NotFoundError
+from cluster.lease import Lease
 from cluster.session import worker_environment
 from cluster.submit import Jobs
 from jobs import specfile
@@ -25,6 +28,7 @@ from .policy import Decision
 from .watch import Watch
 
 _LAST = 5
+_TERM_SECONDS = 60.0
 
 
 def bound(spec: Spec, place: Place, address: str) -> Watch:
@@ -34,7 +38,7 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
     def submit(submission_id: str) -> None:
         say(f"retraining as job {submission_id}")
         jobs.submit(
-            ["retrain", _stored(spec, place)],
+            ["retrain", stored(spec, place)],
             submission_id,
             worker_environment(place.settings),
             {"model": spec.name, "kind": "retrain"},
@@ -44,22 +48,43 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         job = jobs.get(submission_id)
         return job.status if job else None
 
-    def roll_back(version: int) -> None:
+    def finish(submission_id: str) -> None:
+        from . import promotion
+
+        verdict = promotion.finish(spec, place, submission_id)
+        if verdict is not None:
+            say(f"settled what job {submission_id} left: {'promoted' if verdict.promote else 'refused'}")
+
+    def roll_back(version: int, key: str) -> None:
         from . import promotion
 
         say(f"rolling back to version {version}")
-        promotion.roll_back(spec.name, place, version)
+        promotion.roll_back(spec.name, place, version, key)
 
     urls = place.settings.notify
     send = notices.channels(urls.get_secret_value()) if urls else None
-    return Watch(spec, place.storage, place.registry, submit, status, roll_back, send=send)
+    return Watch(
+        spec, place.storage, place.registry, submit, status, finish, roll_back, send=send, lease=_lease(spec, place)
+    )
+
+
+def _lease(spec: Spec, place: Place) -> Lease:
+    """Of the watch of this process. Its terms outlast the judging of a window."""
+    holder = f"{socket.gethostname()}/{os.getpid()}"
+    seconds = max(_TERM_SECONDS, 3 * spec.monitoring.check_seconds)
+    return Lease(place.storage, f"watch-{spec.name}", holder, seconds)
 
 
 def watch(
     spec: Spec, place: Place, address: str, decided: Callable[[Decision], None], ended: threading.Event | None = None
 ) -> None:
-    """Look for windows and act until `ended` is set."""
-    watch_.run(bound(spec, place, address), decided, ended or threading.Event())
+    """Look for windows and act until `ended` is set, without it until Ctrl-C or SIGTERM (in the main thread)."""
+    bound_ = bound(spec, place, address)
+    if ended is not None:
+        watch_.run(bound_, decided, ended)
+        return
+    with _signalled() as told:
+        watch_.run(bound_, decided, told)
 
 
 def watch_once(spec: Spec, place: Place, address: str) -> list[Decision]:
@@ -149,7 +174,7 @@ def _jobs(address: str | None, model: str) -> list[dict[str, Any]]:
     ]
 
 
-def _stored(spec: Spec, place: Place) -> str:
+def stored(spec: Spec, place: Place) -> str:
     """The resolved spec under the storage root, where a job finds it."""
     path = f"specs/{spec.name}/{spec.hash}.yaml"
     place.storage.write_bytes(path, specfile.dump(spec).encode())

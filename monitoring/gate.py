@@ -41,6 +41,11 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Verdict:
+        checks = tuple(Check(**check) for check in tree["checks"])
+        return cls(tree["promote"], tuple(tree["reasons"]), tree["numbers"], checks)
+
 
 def first(rows: pd.DataFrame, spec: EvaluationSpec) -> Verdict:
     """Of the first version of a model: it must beat the answer that needs no model, always the commonest label.

@@ -18,6 +18,7 @@ from cluster.tables import Table
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 WINDOW, DECISION, RETRAIN, VERDICT = "window", "decision", "retrain", "verdict"
+PROMOTION, ROLLBACK = "promotion", "rollback"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("at", pa.timestamp("us", tz="UTC"))]

@@ -4,59 +4,81 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
 import pandas as pd
 
-from cluster.registry import CHAMPION, ModelVersion
+from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
 from cluster.tracking import Tracker
 from jobs.evaluation import footprint
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
-from jobs.publish import Published
+from jobs.publish import manifest
 from jobs.spec import Spec
 
 from . import gate
 from .gate import Verdict
-from .journal import Journal
+from .journal import BEGUN, DONE, PROMOTION, ROLLBACK, VERDICT, Journal
+
+_VERDICT = "verdict"  # the tag
 
 
-def settle(spec: Spec, place: Place, published: Published) -> Verdict:
-    """Judge a challenger against the champion on the same holdout, the one it was published with, and act."""
-    challenger, registry, journal = published.version, place.registry, Journal(place.storage)
-    champion = registry.find(spec.name, CHAMPION)
-    verdict = _judged(spec, place, champion, challenger)
-    tree = verdict.to_dict()
-    journal.write(spec.name, "verdict", "done", str(challenger.version), tree)
-    Tracker(place.settings, spec.name).open(challenger.run).log_json(tree, "verdict.json")
-    # A tag has a limit, and slices can be many: their checks are in the file.
-    del tree["checks"]
-    registry.tag(spec.name, challenger.version, {"verdict": json.dumps(tree)})
-    if verdict.promote:
-        promote(spec.name, challenger.version, place)
+def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
+    """Judge a challenger against the champion on the same holdout, the one it was published with, and act.
+
+    Killed anywhere and called again it goes on: a verdict that is in the journal stands.
+    """
+    key, journal = str(challenger.version), Journal(place.storage)
+    known = [entry for entry in journal.entries(spec.name, VERDICT) if entry.key == key]
+    if known:
+        verdict = Verdict.from_dict(known[-1].body)
     else:
-        registry.dismiss(spec.name)
+        verdict = _judged(spec, place, place.registry.find(spec.name, CHAMPION), challenger)
+        journal.write(spec.name, VERDICT, DONE, key, verdict.to_dict())
+    _note(spec, place, challenger, verdict)
+    if verdict.promote:
+        promote(spec.name, challenger.version, place, f"{key}-settled")
+    else:
+        place.registry.dismiss(spec.name)
     return verdict
 
 
-def promote(model: str, version: int, place: Place) -> ModelVersion:
-    """Make a version champion. Raises NotFoundError."""
-    return _move(place, "promotion", model, lambda: place.registry.promote(model, version), version)
+def finish(spec: Spec, place: Place, job: str) -> Verdict | None:
+    """Settle the challenger that a job published and left when it was killed; None when it left none."""
+    journal = Journal(place.storage)
+    for entry in journal.unfinished(spec.name, PROMOTION):
+        champion = place.registry.find(spec.name, CHAMPION)
+        if champion is not None and champion.version == entry.body["version"]:
+            journal.write(spec.name, PROMOTION, DONE, entry.key, entry.body)
+    left = [v for v in place.registry.versions(spec.name) if CHALLENGER in v.aliases or _VERDICT not in v.tags]
+    made = [version for version in left if manifest(place.registry.download(version))["job"] == job]
+    return settle(spec, place, made[-1]) if made else None
 
 
-def roll_back(model: str, place: Place, version: int | None = None) -> ModelVersion:
+def promote(model: str, version: int, place: Place, key: str | None = None) -> ModelVersion:
+    """Make a version champion. The same `key` again is the same act. Raises NotFoundError."""
+    return _move(place, PROMOTION, model, version, key)
+
+
+def roll_back(model: str, place: Place, version: int | None = None, key: str | None = None) -> ModelVersion:
     """Make a version, the previous champion when none is named, champion again. Raises NotFoundError."""
-    to = place.registry.previous(model).version if version is None else version
-    return _move(place, "rollback", model, lambda: place.registry.promote(model, to), to)
+    return _move(place, ROLLBACK, model, place.registry.previous(model).version if version is None else version, key)
 
 
-def _move(place: Place, kind: str, model: str, act: Callable[[], ModelVersion], version: int) -> ModelVersion:
+def _move(place: Place, kind: str, model: str, version: int, key: str | None) -> ModelVersion:
     place.registry.get(model, version)
-    journal, key = Journal(place.storage), f"{version}-{time.time_ns()}"
-    journal.write(model, kind, "begun", key, {"version": version})
-    moved = act()
-    journal.write(model, kind, "done", key, {"version": version})
+    journal, key, body = Journal(place.storage), key or f"{version}-{time.time_ns()}", {"version": version}
+    journal.write(model, kind, BEGUN, key, body)
+    moved = place.registry.promote(model, version)
+    journal.write(model, kind, DONE, key, body)
     return moved
+
+
+def _note(spec: Spec, place: Place, challenger: ModelVersion, verdict: Verdict) -> None:
+    tree = verdict.to_dict()
+    Tracker(place.settings, spec.name).open(challenger.run).log_json(tree, "verdict.json")
+    # A tag has a limit, and slices can be many: their checks are in the file.
+    del tree["checks"]
+    place.registry.tag(spec.name, challenger.version, {_VERDICT: json.dumps(tree)})
 
 
 def _judged(spec: Spec, place: Place, champion: ModelVersion | None, challenger: ModelVersion) -> Verdict:

@@ -37,7 +37,7 @@ def retrain(spec: Spec, place: Place) -> Retrained:
     say(f"dataset {new.version}: {new.source}")
     start = folder if spec.retrain.start == "champion" else None
     published = pipeline.train_and_publish(_as_champion(spec, folder), new, place, start=start, parent=champion)
-    return Retrained(published, new, settle(spec, place, published))
+    return Retrained(published, new, settle(spec, place, published.version))
 
 
 def _as_champion(spec: Spec, folder: Path) -> Spec:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import ClusterError
+from cluster.lease import Lease
 from cluster.registry import PREVIOUS, ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
@@ -61,8 +62,9 @@ class Watch:
     """A watch and all it acts through.
 
     `submit` starts the retraining job of an id, and leaves a job of that id as it is. `job_status` is Ray's word for
-    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `roll_back`
-    makes a version champion again. `send` tells people.
+    it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `finish` settles what a
+    job that ended so left undone. `roll_back` makes a version champion again; the same key again is the same act.
+    `send` tells people. `lease` is what the one watch that leads holds; None where nobody else can watch.
     """
 
     spec: Spec
@@ -70,11 +72,13 @@ class Watch:
     registry: Champions
     submit: Callable[[str], object]
     job_status: Callable[[str], str | None]
-    roll_back: Callable[[int], object]
+    finish: Callable[[str], object]
+    roll_back: Callable[[int, str], object]
     clock: Callable[[], datetime] = journal.utc_now
     detect: Detect = drift.detect
     answer: Answer = answer
     send: Send | None = None
+    lease: Lease | None = None
     _folders: dict[int, Path] = field(default_factory=dict)
     _answers: dict[str, str] = field(default_factory=dict)
 
@@ -113,31 +117,60 @@ def step(watch: Watch) -> Decision | None:
     if decision.action == policy.RETRAIN:
         _retrain(watch, decision.key)
     elif decision.action == policy.ROLL_BACK and decision.regression is not None:
-        watch.roll_back(decision.regression.previous)
+        watch.roll_back(decision.regression.previous, decision.key)
     return decision
 
 
 def drain(watch: Watch) -> list[Decision]:
-    """Judge every window that is complete."""
-    made = list(iter(lambda: step(watch), None))
-    _tell(watch)
+    """Judge every window that is complete; none while another watch leads."""
+    if not _leads(watch):
+        return []
+    try:
+        made = list(iter(lambda: step(watch), None))
+        _tell(watch)
+    finally:
+        _leave(watch)
     return made
 
 
 def run(watch: Watch, decided: Callable[[Decision], None], ended: threading.Event) -> None:
-    """Look every `check_seconds` until `ended` is set; `decided` hears of every decision."""
-    while not ended.is_set():
-        try:
-            decision = step(watch)
-            _tell(watch)
-        except ClusterError as error:
-            # A cluster that does not answer is asked again: the journal knows what is left to do.
-            say(f"watch: {error}; looking again in {watch.spec.monitoring.check_seconds:g} s")
-            decision = None
-        if decision is None:
-            ended.wait(watch.spec.monitoring.check_seconds)
-        else:
-            decided(decision)
+    """Look every `check_seconds` until `ended` is set, while this watch leads; `decided` hears of every decision."""
+    led = True
+    try:
+        while not ended.is_set():
+            leads = _leads(watch, tell=led)
+            led, decision = leads, _look(watch) if leads else None
+            if decision is None:
+                ended.wait(watch.spec.monitoring.check_seconds)
+            else:
+                decided(decision)
+    finally:
+        _leave(watch)
+
+
+def _look(watch: Watch) -> Decision | None:
+    try:
+        decision = step(watch)
+        _tell(watch)
+    except ClusterError as error:
+        # A cluster that does not answer is asked again: the journal knows what is left to do.
+        say(f"watch: {error}; looking again in {watch.spec.monitoring.check_seconds:g} s")
+        return None
+    return decision
+
+
+def _leads(watch: Watch, *, tell: bool = True) -> bool:
+    if watch.lease is None or watch.lease.acquire():
+        return True
+    term = watch.lease.current()
+    if tell and term is not None:
+        say(f"watch: {term.holder} leads until {term.until:%H:%M:%S} UTC; waiting")
+    return False
+
+
+def _leave(watch: Watch) -> None:
+    if watch.lease is not None:
+        watch.lease.release()
 
 
 def _tell(watch: Watch) -> None:
@@ -154,7 +187,7 @@ def resume(watch: Watch) -> list[Entry]:
         if status is None:
             watch.submit(entry.body["submission_id"])
         elif status in {"SUCCEEDED", "FAILED", "STOPPED"}:
-            _end(watch, entry, status, entries)
+            _end(watch, entry, status)
     for key in owed:
         _retrain(watch, key)
     _roll_back_owed(watch, entries)
@@ -173,7 +206,7 @@ def _roll_back_owed(watch: Watch, entries: Sequence[Entry]) -> None:
     for decision in _decisions(entries)[-1:]:
         found = decision.regression if decision.action == policy.ROLL_BACK else None
         if found is not None and watch.registry.champion(watch.model).version == decision.version:
-            watch.roll_back(found.previous)
+            watch.roll_back(found.previous, decision.key)
 
 
 def _retrain(watch: Watch, key: str) -> None:
@@ -183,9 +216,13 @@ def _retrain(watch: Watch, key: str) -> None:
     watch.submit(submission_id)
 
 
-def _end(watch: Watch, begun: Entry, status: str, entries: Sequence[Entry]) -> None:
+def _end(watch: Watch, begun: Entry, status: str) -> None:
+    if status == "FAILED":
+        # Killed between its challenger and the champion it was to be? (One that people stopped is to promote nothing.)
+        watch.finish(begun.body["submission_id"])
     # A job whose challenger was refused ends as FAILED, yet it has used its labels and reached a verdict.
-    judged = any(entry.kind == journal.VERDICT and entry.at >= begun.at for entry in entries)
+    verdicts = watch.journal.entries(watch.model, journal.VERDICT)
+    judged = any(entry.at >= begun.at for entry in verdicts)
     state = DONE if status == "SUCCEEDED" or (status == "FAILED" and judged) else FAILED
     watch.journal.write(watch.model, journal.RETRAIN, state, begun.key, {**begun.body, "status": status})
 

@@ -39,6 +39,7 @@ VERBS = [
     "status",
     "trace",
     "label",
+    "backtest",
     "demo",
     "submit",
     "data list",

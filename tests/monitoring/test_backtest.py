@@ -17,7 +17,7 @@ from cluster.errors import DataError, NotFoundError, SpecError, UserError
 from cluster.registry import ModelVersion
 from jobs import pipeline, specfile
 from jobs.inputs import texts
-from monitoring import backtest, compare, frontier, journal, replay, variants
+from monitoring import backtest, compare, frontier, journal, recording, variants
 from monitoring.journal import Journal
 from monitoring.replay import Replay, Rows
 from monitoring.variants import ALWAYS, NEVER, OURS, Policy
@@ -247,7 +247,7 @@ def answered(storage, spec, count: int, *, first: int = 1, labelled: bool = True
         feedback(storage, true, at=BEGAN + timedelta(days=1), model=spec.name)
 
 
-def test_the_log_is_replayed_with_the_embeddings_of_the_version_that_answered_first(loop, spec, monkeypatch):
+def test_the_log_is_replayed_with_the_embeddings_of_the_version_that_answered_first(loop, spec):
     answered(loop.storage, spec, 40)
     asked: list[str] = []
 
@@ -255,7 +255,7 @@ def test_the_log_is_replayed_with_the_embeddings_of_the_version_that_answered_fi
         asked.extend(inputs)
         return embed(folder, inputs)
 
-    made, version = replay.gather(spec, loop.storage, loop.registry, counted)
+    made, version = recording.gather(spec, loop.storage, loop.registry, counted)
     assert version.version == 1
     assert list(made.at) == sorted(made.at)
     assert len(made) == 40 and made.labelled.sum() == 35
@@ -264,23 +264,22 @@ def test_the_log_is_replayed_with_the_embeddings_of_the_version_that_answered_fi
     assert (made.head(0).label[made.labelled] == made.true[made.labelled]).mean() > 0.9
 
 
-def test_a_run_takes_its_price_from_the_journal_and_is_told_as_json(loop, spec, monkeypatch):
+def test_a_run_takes_its_price_from_the_journal_and_is_told_as_json(loop, spec):
     from pydantic_core import to_json
 
-    monkeypatch.setattr(replay, "embeddings", embed)
     answered(loop.storage, spec, 40)
     for state, hours in ((journal.BEGUN, 0), (journal.DONE, 1)):
         clock = Journal(loop.storage, lambda hours=hours: BEGAN + timedelta(hours=hours))
         clock.write(spec.name, journal.RETRAIN, state, "1-3", {"submission_id": "a", "workers": 2})
     tiny = spec.with_values({"monitoring.window": 10})
-    made = backtest.run(tiny, loop, variants.policies(tiny), 1)
+    made = backtest.run(tiny, loop, variants.policies(tiny), 1, embed)
     assert made.unit == "device-hours" and made.price == 2.0
     assert json.loads(to_json(made))["outcomes"][0]["policy"] == NEVER
 
 
 def test_a_log_without_labels_or_of_a_lost_version_is_named(loop, spec):
     with pytest.raises(NotFoundError, match="no row with a true label"):
-        replay.gather(spec, loop.storage, loop.registry, embed)
+        recording.gather(spec, loop.storage, loop.registry, embed)
     answered(loop.storage, spec, 10, first=3)
     with pytest.raises(NotFoundError, match="no version 3"):
-        replay.gather(spec, loop.storage, loop.registry, embed)
+        recording.gather(spec, loop.storage, loop.registry, embed)

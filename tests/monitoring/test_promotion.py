@@ -75,7 +75,7 @@ def test_an_untrained_version_is_refused_a_better_one_replaces_the_first_and_the
     poor = trained(whole, dataset, place, tmp_path / "poor", epochs=4, lie="good")
     good = trained(whole, dataset, place, tmp_path / "good", epochs=4)
     verdicts = [
-        promotion.settle(whole, place, made := published(whole, dataset, place, folder))
+        promotion.settle(whole, place, (made := published(whole, dataset, place, folder)).version)
         for folder in (untrained, poor, good, good)
     ]
     assert [verdict.promote for verdict in verdicts] == [False, True, True, False]

@@ -47,6 +47,7 @@ class World:
     moved: bool = True
     kill_at: int | None = None
     acts: int = 0
+    finished: list[str] = field(default_factory=list)
     ticks: Any = field(default_factory=count)
 
     def clock(self) -> datetime:
@@ -68,6 +69,9 @@ class World:
         if self.acts == self.kill_at:
             raise Killed
 
+    def finish(self, submission_id: str) -> None:
+        self.finished.append(submission_id)
+
     def detect(self, window, reference, vocabulary, spec, storage):
         assert len(reference) == 20
         assert vocabulary
@@ -88,7 +92,8 @@ class World:
             registry=self.registry,
             submit=self.act(self.jobs.submit),
             job_status=self.act(self.jobs.status),
-            roll_back=self.act(self.registry.promote),
+            finish=self.act(self.finish),
+            roll_back=self.act(lambda version, _: self.registry.promote(version)),
             clock=self.act(self.clock),
             detect=self.act(self.detect),
             answer=self.answer,

@@ -126,7 +126,7 @@ def test_from_images_to_answers_over_http(spec: Spec, tmp_path: Path, ray_sessio
     place = Place.from_settings(Settings(storage=str(storage_root), address=ray_session))
     data = preparation.prepare(spec, place.storage)
     published = pipeline.train_and_publish(spec, data, place)
-    verdict = promotion.settle(spec, place, published)
+    verdict = promotion.settle(spec, place, published.version)
     assert verdict.promote, verdict.reasons
     assert published.evaluation.robustness
     url = rollout.start(spec, place.settings)

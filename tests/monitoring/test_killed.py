@@ -1,0 +1,238 @@
+"""The loop under `kill -9` at every transition: before and after each row, alias and job that it writes.
+
+A life is a real process over real Delta tables and a real MLflow registry: the watch judges two drifted windows and
+starts a retraining, whose job registers a challenger that the gate promotes, and the watch notes its end. It is killed
+at the n-th transition; the next life, undisturbed, must end where one without a kill does. Training and the drift test
+are played, the job API is a folder: a job of an id is created once, and one whose process died has failed, as with Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.registry import CHALLENGER, CHAMPION, PREVIOUS
+from cluster.settings import Settings
+from cluster.storage import Storage
+from jobs.pipeline import Place
+from jobs.spec import Spec
+from monitoring.drift import DriftResult
+from monitoring.journal import Journal
+from monitoring.windows import Window
+
+from .fakes import MODEL, drifted, log, publish, sample
+
+SPEC = Spec.model_validate(
+    {
+        "name": MODEL,
+        "base_model": "anything",
+        "data": {"source": "anything.csv"},
+        "monitoring": {"window": 10, "min_labels": 15, "consecutive": 2},
+    }
+)
+JOB = "moods-retrain-1-2"
+# Forked from a server that has imported all this and done nothing: a life costs no imports, and no thread is lost.
+LIVES = multiprocessing.get_context("forkserver")
+LIVES.set_forkserver_preload(["tests.monitoring.test_killed", "monitoring.watch", "monitoring.promotion", "mlflow"])
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@dataclass
+class Transitions:
+    """Counts what is written, and kills this very process at one of them."""
+
+    kill_at: int | None
+    done: list[str] = field(default_factory=list)
+
+    def around(self, owner: Any, name: str) -> None:
+        """Count just before and just after each call of a function."""
+        acts = getattr(owner, name)
+
+        def acting(*args: Any, **named: Any) -> Any:
+            self._pass(f"before {name}")
+            answer = acts(*args, **named)
+            self._pass(f"after {name}")
+            return answer
+
+        setattr(owner, name, acting)
+
+    def _pass(self, what: str) -> None:
+        self.done.append(what)
+        if len(self.done) == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """A folder of jobs: `<id>.created`, `.running`, `.ended`."""
+
+    folder: Path
+
+    def submit(self, job: str) -> None:
+        (self.folder / f"{job}.created").touch()
+        with (self.folder / "submissions").open("a") as lines:
+            lines.write(job + "\n")
+
+    def status(self, job: str) -> str | None:
+        for word, status in (("ended", "SUCCEEDED"), ("running", "FAILED"), ("created", "PENDING")):
+            if (self.folder / f"{job}.{word}").exists():
+                return status
+        return None
+
+    def pending(self) -> list[str]:
+        created = sorted(path.stem for path in self.folder.glob("*.created"))
+        return [job for job in created if self.status(job) == "PENDING"]
+
+
+def life(root: Path, kill_at: int | None) -> None:
+    """What the watch and the cluster do, from wherever they are."""
+    from mlflow import MlflowClient
+
+    from cluster.tables import Table
+    from monitoring import promotion
+    from monitoring.gate import Verdict
+    from monitoring.watch import Watch, drain
+
+    place, jobs = Place.from_settings(Settings(storage=str(root / "store"))), Jobs(root / "jobs")
+    promotion._judged = lambda *_: Verdict(promote=True, reasons=("better",), numbers={})
+    transitions = Transitions(kill_at)
+    transitions.around(Table, "append")
+    transitions.around(Jobs, "submit")
+    for name in ("set_registered_model_alias", "delete_registered_model_alias", "create_model_version"):
+        transitions.around(MlflowClient, name)
+
+    def detect(window: Window, *_: Any) -> DriftResult:
+        facts = {"version": window.version, "number": window.number, "start": window.start, "end": window.end}
+        return drifted(**facts, last=window.rows["prediction_id"].iloc[-1], rows=len(window.rows))
+
+    watch = Watch(
+        spec=SPEC,
+        storage=place.storage,
+        registry=place.registry,
+        submit=jobs.submit,
+        job_status=jobs.status,
+        finish=lambda job: promotion.finish(SPEC, place, job),
+        roll_back=lambda version, key: promotion.roll_back(MODEL, place, version, key),
+        detect=detect,
+    )
+    drain(watch)
+    for job in jobs.pending():
+        (jobs.folder / f"{job}.running").touch()
+        champion = place.registry.champion(MODEL)
+        made = place.registry.register(MODEL, champion.run, str(root / "challenger"), {})
+        promotion.settle(SPEC, place, made)
+        (jobs.folder / f"{job}.ended").touch()
+    drain(watch)
+    (root / "transitions.json").write_text(json.dumps(transitions.done))
+
+
+def lived(root: Path, kill_at: int | None = None) -> int | None:
+    process = LIVES.Process(target=life, args=(root, kill_at))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def born(root: Path) -> None:
+    """A champion, two windows of its answers with labels, and the files of the version that a retraining will make."""
+    from cluster.tracking import Tracker
+
+    settings = Settings(storage=str(root / "store"))
+    place, rng = Place.from_settings(settings), np.random.default_rng(0)
+    for name, job in (("champion", None), ("challenger", JOB)):
+        publish(root / name, sample(20, rng))
+        (root / name / "manifest.json").write_text(json.dumps({"job": job, "labels": ["neg", "pos"]}))
+    with Tracker(settings, MODEL).run("train", {}, {}) as run:
+        place.registry.register(MODEL, run.id, str(root / "champion"), {})
+    place.registry.promote(MODEL, 1)
+    log(place.storage, sample(20, rng), labelled=20)
+    (root / "jobs").mkdir()
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    """Where every life begins. MLflow keeps absolute paths, so that all of them read the same artifacts."""
+    root = tmp_path_factory.mktemp("lives") / "start"
+    root.mkdir()
+    process = LIVES.Process(target=born, args=(root,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start) -> list[str]:
+    """The transitions of a life that nobody kills."""
+    root = copy(start, "whole")
+    assert lived(root) == 0
+    assert told(root) == WHOLE
+    return json.loads((root / "transitions.json").read_text())
+
+
+WHOLE = {
+    "jobs": [JOB],
+    "champion": 2,
+    "previous": 1,
+    "challenger": None,
+    "versions": 2,
+    "window": ["1-1 begun", "1-1 done", "1-2 begun", "1-2 done"],
+    "decision": ["1-1 done", "1-2 done"],
+    "retrain": ["1-2 begun", "1-2 done"],
+    "verdict": ["2 done"],
+    "promotion": ["2-settled begun", "2-settled done"],
+    "rollback": [],
+}
+
+
+def copy(start: Path, name: str) -> Path:
+    return Path(shutil.copytree(start, start.parent / name))
+
+
+def told(root: Path) -> dict[str, Any]:
+    """All that a life left behind."""
+    place = Place.from_settings(Settings(storage=str(root / "store")))
+    versions = place.registry.versions(MODEL)
+    at = {alias: version.version for version in versions for alias in version.aliases}
+    journal = Journal(Storage(str(root / "store")))
+    kinds = ("window", "decision", "retrain", "verdict", "promotion", "rollback")
+    rows = {kind: [f"{e.key} {e.state}" for e in journal.entries(MODEL, kind)] for kind in kinds}
+    aliases = {name: at.get(name) for name in (CHAMPION, PREVIOUS, CHALLENGER)}
+    return {"jobs": Jobs(root / "jobs").pending() or jobs_of(root), "versions": len(versions)} | aliases | rows
+
+
+def jobs_of(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "jobs").glob("*.created"))
+
+
+def test_killed_at_any_transition_the_loop_ends_where_it_would_have(start, undisturbed):
+    """Exactly one retraining, exactly one promotion; only a job that died before it had a challenger has failed."""
+    assert len(undisturbed) > 30
+    for kill_at, transition in enumerate(undisturbed, 1):
+        root = copy(start, f"killed-at-{kill_at}")
+        assert lived(root, kill_at) == -signal.SIGKILL
+        assert lived(root) == 0
+        found = told(root)
+        if found["versions"] == 1:  # the job died before it had registered anything: nothing can be promoted
+            assert transition == "before create_model_version"
+            assert found == WHOLE | {
+                "champion": 1,
+                "previous": None,
+                "versions": 1,
+                "retrain": ["1-2 begun", "1-2 failed"],
+                "verdict": [],
+                "promotion": [],
+            }
+        else:
+            assert found == WHOLE, f"killed at {kill_at}, {transition}"
+        shutil.rmtree(root)
