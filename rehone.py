@@ -552,6 +552,23 @@ def watch(
     controller.watch(loaded, place, where, lambda d: _answer(d, json, show.decision(d)))
 
 
+@app.command(epilog="Example: `rehone drift last-month.parquet this-month.parquet`")
+def drift(
+    reference: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet.")],
+    current: Annotated[Path, typer.Argument(help="The same columns, at another time.")],
+    *,
+    false_alarm_rate: Annotated[
+        float, typer.Option(min=1e-4, max=0.5, help="Chance of any flag when nothing has changed.")
+    ] = 0.05,
+    json: Json = False,
+) -> None:
+    """Compare two files of rows, column by column and all together. No model is needed."""
+    from monitoring import files
+
+    found = files.compared(reference, current, false_alarm_rate)
+    _answer(found, json, files.told(found))
+
+
 @app.command(epilog="Example: `rehone notify`, with REHONE_NOTIFY set to `mailtos://user:password@example.com`")
 def notify(*, json: Json = False) -> None:
     """Send a test message through every channel in REHONE_NOTIFY, as the watch does of alarms and retrainings."""

@@ -39,6 +39,7 @@ VERBS = [
     "status",
     "trace",
     "label",
+    "drift",
     "backtest",
     "demo",
     "submit",
