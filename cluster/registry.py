@@ -1,6 +1,7 @@
 """MLflow's model registry: versions of one model, moved between by alias.
 
-`champion` serves, `challenger` awaits its verdict, `previous` is what a rollback returns to.
+`champion` serves, `challenger` awaits its verdict, `previous` is what a rollback returns to, `canary` is on trial with
+a part of the traffic.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .tracking import client, tracking_uri
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CHAMPION, CHALLENGER, PREVIOUS, CANARY = "champion", "challenger", "previous", "canary"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,16 @@ class Registry:
         """The challenger lost: it stays a version and is no longer `challenger`."""
         if CHALLENGER in (self._aliases(model) or {}):
             self._client.delete_registered_model_alias(model, CHALLENGER)
+
+    def try_out(self, model: str, version: int) -> None:
+        """Put a version on trial: it becomes `canary`, in the place of another one, and is no longer `challenger`."""
+        self._client.set_registered_model_alias(model, CANARY, str(version))
+        self.dismiss(model)
+
+    def end_trial(self, model: str) -> None:
+        """Nothing is `canary` any more."""
+        if CANARY in (self._aliases(model) or {}):
+            self._client.delete_registered_model_alias(model, CANARY)
 
     def tag(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():

@@ -12,7 +12,16 @@ import math
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from . import tasks
 from .tasks import TASKS
@@ -230,19 +239,46 @@ class Range(Part):
 
 
 class SweepSpec(Part):
-    trials: PositiveInt = Field(6, description="Points drawn from `search`.")
+    algorithm: Literal["random", "grid", "tpe"] = Field(
+        "random",
+        description="How points come: drawn, every combination of the choices, or by Optuna's TPE (Bergstra et al. "
+        "2011), which looks where points were good. None comes twice.",
+    )
+    scheduler: Literal["asha", "none"] = Field(
+        "asha", description="ASHA (Li et al. 2020) stops trials that lag behind; none lets all live to their end."
+    )
+    trials: PositiveInt = Field(6, description="Points drawn from `search`; a grid takes all it has.")
     epochs: PositiveInt = Field(2, description="Epochs of a trial that ASHA lets live to its end.")
     grace_epochs: PositiveInt = Field(1, description="Epochs before ASHA may stop a trial.")
     reduction_factor: int = Field(2, ge=2, description="ASHA keeps one in this many at each rung.")
     share: float = Field(1.0, gt=0, le=1, description="Share of the training rows that trials see.")
     concurrent: PositiveInt = Field(2, description="Trials at a time.")
+    workers: PositiveInt = Field(1, description="Workers of a trial, reserved as one.")
     search: dict[str, Range] = Field(
         default={
             "training.learning_rate": Range(loguniform=(1e-4, 3e-3)),
             "method.rank": Range(choice=(4, 8, 16)),
         },
-        description="Dotted key to a range: {loguniform: [a, b]}, {uniform: [a, b]} or {choice: [...]}.",
+        description="Dotted key of method or training, or base_model, to a range: {loguniform: [a, b]}, "
+        "{uniform: [a, b]} or {choice: [...]}.",
     )
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _trials_do_not_pause(cls, scheduler: Any) -> Any:
+        if scheduler == "pbt":
+            raise ValueError(
+                "population-based training is not supported: trials keep no weights that another could go on from; "
+                "use asha"
+            )
+        return scheduler
+
+    @model_validator(mode="after")
+    def _grid_has_choices(self) -> SweepSpec:
+        open_ended = [key for key, wanted in self.search.items() if wanted.choice is None]
+        if self.algorithm == "grid" and open_ended:
+            raise ValueError(f"algorithm: grid needs a choice for {open_ended[0]}")
+        return self
 
 
 class EvaluationSpec(Part):
@@ -305,6 +341,12 @@ class CanarySpec(Part):
         10.0,
         description="How long a canary may take; then the champion answers in its place, and it counts as a fault.",
     )
+
+    @model_validator(mode="after")
+    def _champion_is_left_something(self) -> CanarySpec:
+        if self.mode == "canary" and self.share == 1:
+            raise ValueError("share 1 leaves the champion nothing to be compared by; only mode: shadow can have it")
+        return self
 
 
 class ServingSpec(Part):
@@ -453,9 +495,23 @@ class Spec(Part):
     def _sweep_fits(self) -> Spec:
         if self.sweep.grace_epochs > self.sweep.epochs:
             raise ValueError("sweep.grace_epochs is more than sweep.epochs")
-        for key in self.sweep.search:
-            _require_field(key)
+        if self.training.global_batch_size % (self.sweep.workers * self.training.micro_batch_size):
+            raise ValueError("training.global_batch_size is no multiple of sweep.workers x training.micro_batch_size")
+        for key, wanted in self.sweep.search.items():
+            _require_searchable(key)
+            for value in wanted.choice or wanted.uniform or wanted.loguniform or ():
+                self._require_value(key, value)
         return self
+
+    def _require_value(self, key: str, value: Any) -> None:
+        part, _, name = key.partition(".")
+        if not name:
+            return
+        now = getattr(self, part)
+        try:
+            type(now).model_validate(now.model_dump(mode="json") | {name: value})
+        except ValidationError as error:
+            raise ValueError(f"sweep.search: {key} cannot be {value!r}: {error.errors()[0]['msg']}") from None
 
     @property
     def gradient_accumulation_steps(self) -> int:
@@ -486,10 +542,27 @@ def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _require_field(key: str) -> None:
+def field_type(key: str) -> Any:
+    """What the spec holds under a dotted key. Raises ValueError."""
     model: Any = Spec
     for name in key.split("."):
         fields = getattr(model, "model_fields", {})
         if name not in fields:
             raise ValueError(f"sweep.search: the spec has no {key!r}")
         model = fields[name].annotation
+    return model
+
+
+_NOT_OF_A_TRIAL = frozenset(
+    f"training.{name}" for name in ("epochs", "evaluations_per_epoch", "patience", "max_failures", "zero_stage")
+)
+
+
+def _require_searchable(key: str) -> None:
+    field_type(key)
+    part, _, name = key.partition(".")
+    if part == "data":
+        raise ValueError(f"sweep.search: {key} would change the rows by which trials are compared")
+    inside = bool(name) and part in {"method", "training"} and key not in _NOT_OF_A_TRIAL
+    if not inside and key != "base_model":
+        raise ValueError(f"sweep.search: no trial would feel {key}; search keys of method and training, or base_model")

@@ -33,6 +33,9 @@ _TERM_SECONDS = 60.0
 
 def bound(spec: Spec, place: Place, address: str) -> Watch:
     """A watch whose retrainings are Ray jobs at `address`."""
+    # Loads models and pandas: not for who only asks the state of the loop.
+    from . import promotion
+
     jobs = Jobs(address)
 
     def submit(submission_id: str) -> None:
@@ -49,22 +52,27 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         return job.status if job else None
 
     def finish(submission_id: str) -> None:
-        from . import promotion
-
         verdict = promotion.finish(spec, place, submission_id)
         if verdict is not None:
             say(f"settled what job {submission_id} left: {'promoted' if verdict.promote else 'refused'}")
 
     def roll_back(version: int, key: str) -> None:
-        from . import promotion
-
         say(f"rolling back to version {version}")
         promotion.roll_back(spec.name, place, version, key)
 
     urls = place.settings.notify
     send = notices.channels(urls.get_secret_value()) if urls else None
     return Watch(
-        spec, place.storage, place.registry, submit, status, finish, roll_back, send=send, lease=_lease(spec, place)
+        spec=spec,
+        storage=place.storage,
+        registry=place.registry,
+        submit=submit,
+        job_status=status,
+        finish=finish,
+        roll_back=roll_back,
+        send=send,
+        lease=_lease(spec, place),
+        court=promotion.court(spec, place),
     )
 
 

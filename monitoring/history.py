@@ -10,7 +10,7 @@ from jobs.card.facts import Told
 from jobs.pipeline import Place
 from jobs.publish import manifest
 
-from .journal import BEGUN, DECISION, DONE, RETRAIN, VERDICT, Entry, Journal
+from .journal import BEGUN, DECISION, DONE, PROMOTION, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
 
 
 def told(version: ModelVersion, place: Place) -> Told:
@@ -48,7 +48,7 @@ def _concerns(entry: Entry, version: int, jobs: set[str]) -> bool:
         return entry.key in jobs
     if entry.kind == VERDICT:
         return entry.key == str(version)
-    return entry.state == DONE and entry.body.get("version") == version and entry.kind in {"promotion", "rollback"}
+    return entry.state == DONE and entry.body.get("version") == version and entry.kind in {PROMOTION, ROLLBACK, TRIAL}
 
 
 def _said(entry: Entry) -> str:
@@ -64,5 +64,7 @@ def _words(entry: Entry) -> Iterator[str]:
         yield f"retraining {'begun' if entry.state == BEGUN else 'ended'}: job {body['submission_id']}"
     elif entry.kind == VERDICT:
         yield f"verdict: {'promoted' if body['promote'] else 'refused'}"
+    elif entry.kind == TRIAL:
+        yield f"trial: {body['action']}, {'; '.join(body['reasons'])}"
     else:
         yield f"{entry.kind}: champion from here on"

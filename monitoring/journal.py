@@ -18,7 +18,7 @@ from cluster.tables import Table
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 WINDOW, DECISION, RETRAIN, VERDICT = "window", "decision", "retrain", "verdict"
-PROMOTION, ROLLBACK = "promotion", "rollback"
+PROMOTION, ROLLBACK, TRIAL, LOOK = "promotion", "rollback", "trial", "look"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("at", pa.timestamp("us", tz="UTC"))]
@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Entry:
-    """One row. `kind`: window, decision, retrain, verdict, promotion, rollback. `key` tells one act from another."""
+    """One row. `kind` is one of the words above, `key` tells one act from another."""
 
     id: str
     at: datetime

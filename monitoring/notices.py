@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from cluster.console import say
 from cluster.errors import UserError
 
-from .journal import DECISION, DONE, FAILED, RETRAIN, VERDICT, Entry, Journal
+from .canary import PROMOTE
+from .journal import DECISION, DONE, FAILED, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
 from .policy import RETRAIN as START
 
 NOTICE, VARIABLE = "notice", "REHONE_NOTIFY"
@@ -75,7 +76,7 @@ def tell(journal: Journal, model: str, send: Send, now: datetime) -> int:
 
 def messages(entries: Sequence[Entry]) -> Iterator[Message]:
     """Of a model's journal, oldest first: alarms that begin, retrainings, how they end, verdicts and moves back."""
-    alarm = False
+    alarm, trials = False, {entry.key for entry in entries if entry.kind == TRIAL}
     for entry in entries:
         body = entry.body
         if entry.kind == DECISION:
@@ -89,9 +90,14 @@ def messages(entries: Sequence[Entry]) -> Iterator[Message]:
             yield _message(entry, "failure", "the retraining failed", f"{status}; `rehone jobs logs` has its output")
         elif entry.kind == VERDICT:
             promoted, said = body["promote"], "; ".join(body["reasons"])
-            title = f"version {entry.key} {'promoted' if promoted else 'refused'}"
+            passed = "passed the gate and goes on trial" if entry.key in trials else "promoted"
+            title = f"version {entry.key} {passed if promoted else 'refused'}"
             yield _message(entry, "success" if promoted else "info", title, said)
-        elif entry.kind == "rollback" and entry.state == DONE:
+        elif entry.kind == TRIAL and entry.state == DONE:
+            promoted = body["action"] == PROMOTE
+            title = f"version {entry.key} {'promoted' if promoted else 'dropped'} after its trial"
+            yield _message(entry, "success" if promoted else "warning", title, "; ".join(body["reasons"]))
+        elif entry.kind == ROLLBACK and entry.state == DONE:
             yield _message(entry, "warning", f"rolled back to version {body['version']}", "it answers from here on")
 
 

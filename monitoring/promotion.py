@@ -15,15 +15,18 @@ from jobs.predictor import Predictor
 from jobs.publish import manifest
 from jobs.spec import Spec
 
-from . import gate
+from . import gate, trial
 from .gate import Verdict
 from .journal import BEGUN, DONE, PROMOTION, ROLLBACK, VERDICT, Journal
+from .trial import Court
 
 _VERDICT = "verdict"  # the tag
 
 
 def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
     """Judge a challenger against the champion on the same holdout, the one it was published with, and act.
+
+    With a share for canaries in the spec, one that passes goes on trial beside the champion before it takes its place.
 
     Killed anywhere and called again it goes on: a verdict that is in the journal stands.
     """
@@ -35,11 +38,23 @@ def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
         verdict = _judged(spec, place, place.registry.find(spec.name, CHAMPION), challenger)
         journal.write(spec.name, VERDICT, DONE, key, verdict.to_dict())
     _note(spec, place, challenger, verdict)
-    if verdict.promote:
-        promote(spec.name, challenger.version, place, f"{key}-settled")
-    else:
+    champion = place.registry.find(spec.name, CHAMPION)
+    if not verdict.promote:
         place.registry.dismiss(spec.name)
+    elif spec.serving.canary.share and champion is not None and champion.version != challenger.version:
+        trial.begin(court(spec, place), challenger.version, champion.version)
+    else:
+        promote(spec.name, challenger.version, place, f"{key}-settled")
     return verdict
+
+
+def court(spec: Spec, place: Place) -> Court:
+    """Where trials of this model are held."""
+
+    def up(version: int, key: str) -> object:
+        return promote(spec.name, version, place, key)
+
+    return Court(spec.name, spec.serving.canary, place.storage, place.registry, Journal(place.storage), up)
 
 
 def finish(spec: Spec, place: Place, job: str) -> Verdict | None:

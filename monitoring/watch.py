@@ -24,12 +24,13 @@ from cluster.registry import PREVIOUS, ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
 
-from . import budget, drift, journal, notices, policy, regression
+from . import budget, canary, drift, journal, notices, policy, regression, trial
 from .drift import DriftResult
 from .journal import BEGUN, DONE, FAILED, Entry, Journal
 from .notices import Send
 from .policy import Decision
 from .regression import Regression
+from .trial import Court
 from .windows import ENOUGH_LABELS, START, Window, labelled, labels_since, next_window
 
 
@@ -64,7 +65,8 @@ class Watch:
     `submit` starts the retraining job of an id, and leaves a job of that id as it is. `job_status` is Ray's word for
     it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `finish` settles what a
     job that ended so left undone. `roll_back` makes a version champion again; the same key again is the same act.
-    `send` tells people. `lease` is what the one watch that leads holds; None where nobody else can watch.
+    `send` tells people. `lease` is what the one watch that leads holds; None where nobody else can watch. `court` is
+    where canaries are tried.
     """
 
     spec: Spec
@@ -79,6 +81,7 @@ class Watch:
     answer: Answer = answer
     send: Send | None = None
     lease: Lease | None = None
+    court: Court | None = None
     _folders: dict[int, Path] = field(default_factory=dict)
     _answers: dict[str, str] = field(default_factory=dict)
 
@@ -108,6 +111,11 @@ class Watch:
 def step(watch: Watch) -> Decision | None:
     """Finish what is open, then judge one window; None when none is complete. Raises NotFoundError, ClusterError."""
     entries = resume(watch)
+    if watch.court is not None and trial.running(entries) is not None:
+        verdict = trial.look(watch.court, entries, watch.registry.champion(watch.model))
+        if verdict is not None and verdict.action != canary.WAIT:
+            say(f"watch: canary: {verdict.action}: {'; '.join(verdict.reasons)}")
+        entries = watch.journal.entries(watch.model)
     champion = watch.registry.champion(watch.model)
     result = _undecided(entries, champion) or _judge(watch, entries, champion)
     if result is None:
@@ -257,7 +265,7 @@ def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, resu
         watch.spec.monitoring,
         labels_waiting=labels_since(watch.storage, watch.model, used),
         champion_age=now - datetime.fromtimestamp(champion.created, UTC),
-        running=bool(journal.open_entries(retrains)),
+        running=bool(journal.open_entries(retrains)) or trial.running(entries) is not None,
         cost=budget.cost(retrains, now, watch.spec.scaling.workers),
         regression=_regression(watch, entries, champion),
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -26,6 +26,14 @@ def _listed(given: object) -> object:
 
 
 Input = Annotated[str, StringConstraints(min_length=1)]
+Key = Annotated[
+    str | None,
+    Header(
+        max_length=256,
+        description="Requests with the same key, such as a user's, get answers of the same version while a canary is "
+        "on trial.",
+    ),
+]
 Inputs = Annotated[list[Input], BeforeValidator(_listed, json_schema_input_type=Input | list[Input])]
 
 
@@ -140,13 +148,13 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
     api.add_exception_handler(RequestValidationError, _refuse)
 
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
-    async def predict(model: str, body: PredictRequest) -> PredictResponse:
+    async def predict(model: str, body: PredictRequest, x_rehone_key: Key = None) -> PredictResponse:
         """Label one input or many: texts, or images as `data:` URIs.
 
         Every answer is in the prediction log before it is sent.
         """
         _bound(body.inputs, limits.predict, limits.characters)
-        made = await service.predict(model, body.inputs)
+        made = await service.predict(model, body.inputs, key=x_rehone_key)
         return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
 
     @api.post("/v1/models/{model}/explain", responses=_PROBLEMS, response_model_exclude_none=True)

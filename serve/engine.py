@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Protocol
 
 from cluster.errors import ClusterError
@@ -31,12 +34,36 @@ class Answers(Protocol):
 class Engine:
     version: ModelVersion
     predictor: Answers
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.predictor.labels
 
+    def answer(self, inputs: Sequence[str]) -> Answered:
+        """One batch at a time: a canary that becomes champion may have one of each on its way."""
+        with self._turn:
+            began = time.perf_counter()
+            outputs = self.predictor(inputs)
+            return Answered(self, outputs, token_hex(8), len(inputs), time.perf_counter() - began)
 
+
+@dataclass(frozen=True)
+class Answered:
+    """All outputs of one request, from one engine, which took `seconds` for the whole batch they were in.
+
+    `stand_in` says that the canary was to answer and could not.
+    """
+
+    engine: Engine
+    outputs: list[Output]
+    batch: str = ""
+    batch_rows: int = 0
+    seconds: float = 0.0
+    stand_in: bool = False
+
+
+Answer = Callable[[Sequence[str]], Awaitable[Answered]]
 Load = Callable[[Path], Answers]
 
 

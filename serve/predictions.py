@@ -1,4 +1,9 @@
-"""The prediction log and the feedback: what a row is, and the Delta tables they are kept in, by model and day."""
+"""The prediction log, the feedback and the observations: what a row is, and the Delta tables they are kept in.
+
+The log has every answer that was sent. Observations are made while a canary is on trial, of it and of the champion,
+also of what nobody was sent: a shadow's answers, and faults. They are no rows of the log, where whoever reads it would
+take them for production's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from secrets import token_hex
 from typing import Any, Self
 
@@ -38,7 +44,23 @@ _PREDICTIONS = pa.schema(
 _FEEDBACK = pa.schema(
     [("prediction_id", pa.string()), _AT, ("day", pa.string()), ("model", pa.string()), ("label", pa.string())]
 )
-PREDICTIONS, FEEDBACK = "predictions", "feedback"
+_OBSERVATIONS = pa.schema(
+    [
+        ("prediction_id", pa.string()),
+        _AT,
+        ("day", pa.string()),
+        ("model", pa.string()),
+        ("version", pa.int64()),
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("fault", pa.string()),
+        ("batch", pa.string()),
+        ("batch_rows", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+PREDICTIONS, FEEDBACK, OBSERVATIONS = "predictions", "feedback", "observations"
 
 
 def new_id(model: str, version: int) -> str:
@@ -106,8 +128,50 @@ class Feedback:
         return {**vars(self), "day": _day(self.at)}
 
 
-Record = Prediction | Feedback
-KINDS: dict[str, type[Prediction | Feedback]] = {PREDICTIONS: Prediction, FEEDBACK: Feedback}
+class Kind(StrEnum):
+    """Of an observation: an answer that was sent, one that nobody saw, a version that could not be loaded."""
+
+    answer = "answer"
+    shadow = "shadow"
+    load = "load"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one version made of one input during a trial: a label or a fault.
+
+    `prediction_id` is the answer's that was sent, a shadow's too; of a fault an id of its own. `key` is a hash of what
+    requests are routed by, of the input where the client sent none. `batch` and `batch_rows` name the batch that it was
+    answered in, which took the engine `seconds`; a fault has no time.
+    """
+
+    prediction_id: str
+    at: datetime
+    model: str
+    version: int
+    kind: Kind
+    key: str
+    label: str | None
+    fault: str | None
+    batch: str
+    batch_rows: int
+    seconds: float | None
+
+    table = OBSERVATIONS
+
+    def to_record(self) -> dict[str, Any]:
+        return {**vars(self), "at": self.at.isoformat()}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        return cls(**{**record, "at": datetime.fromisoformat(record["at"]), "kind": Kind(record["kind"])})
+
+    def to_row(self) -> dict[str, Any]:
+        return {**vars(self), "day": _day(self.at), "kind": self.kind.value}
+
+
+Record = Prediction | Feedback | Observation
+KINDS: dict[str, type[Record]] = {PREDICTIONS: Prediction, FEEDBACK: Feedback, OBSERVATIONS: Observation}
 
 
 def prediction_log(storage: Storage) -> Table:
@@ -116,6 +180,15 @@ def prediction_log(storage: Storage) -> Table:
 
 def feedback_log(storage: Storage) -> Table:
     return Table(storage, FEEDBACK, _FEEDBACK, partition_by=["model", "day"])
+
+
+def observations(storage: Storage) -> Table:
+    return Table(storage, OBSERVATIONS, _OBSERVATIONS, partition_by=["model", "day"])
+
+
+def tables(storage: Storage) -> dict[str, Table]:
+    """By the name that a spool's records have."""
+    return {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage), OBSERVATIONS: observations(storage)}
 
 
 def utc_now() -> datetime:

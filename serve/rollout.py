@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,11 +27,12 @@ from jobs.spec import Spec
 
 from . import app, engine
 from .app import Limits
-from .engine import Load
+from .engine import Answered, Engine, Load
 from .follower import AliasFollower
-from .predictions import FEEDBACK, PREDICTIONS, feedback_log, prediction_log
-from .service import Answered, Service
+from .predictions import tables
+from .service import Service
 from .spool import Flusher, Spool
+from .traffic import Lane, Traffic
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,7 +44,7 @@ _START_SECONDS = 180.0
 @serve.deployment
 @serve.ingress()
 class Server:
-    """A replica. Its engine follows the champion; its spool moves to the log every `flush_seconds`."""
+    """A replica. Its engines follow champion and canary; its spool moves to the log every `flush_seconds`."""
 
     def __init__(self, spec: Spec, settings: Settings, load: Load | None = None) -> None:
         import torch
@@ -55,8 +57,7 @@ class Server:
         )
         self._follower.start()
         spool = Spool(folder)
-        tables = {PREDICTIONS: prediction_log(storage), FEEDBACK: feedback_log(storage)}
-        self._flusher = Flusher(spool, folder, tables, spec.serving.flush_seconds)
+        self._flusher = Flusher(spool, folder, tables(storage), spec.serving.flush_seconds)
         self._service = Service(
             spec.name,
             spool,
@@ -64,26 +65,43 @@ class Server:
             self._answer,
             take=intake.taker(spec),
             explain_steps=spec.serving.explain_steps,
+            traffic=self._traffic(spec, spool),
         )
         self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs, spec.serving.max_characters)
-        self._batch.set_max_batch_size(spec.serving.max_batch_size)
-        self._batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
+        for batch in (self._batch, self._canary_batch):
+            batch.set_max_batch_size(spec.serving.max_batch_size)
+            batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
         self._closed = False
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return app.build(self._service, self._limits, lambda: self._follower.failed)
 
+    def _traffic(self, spec: Spec, spool: Spool) -> Traffic | None:
+        """None without a share for canaries: none is then loaded."""
+        if not spec.serving.canary.share:
+            return None
+        champion = Lane(lambda: self._follower.engine, self._answer)
+        canary = Lane(lambda: self._follower.canary, self._canary_answer)
+        traffic = Traffic(spec.name, spec.serving.canary, champion, canary, spool.append)
+        self._follower.follow_canary(lambda version, reason: traffic.refused(version.version, reason))
+        return traffic
+
     async def _answer(self, texts: Sequence[str]) -> Answered:
         answered: Answered = await self._batch(list(texts))
+        return answered
+
+    async def _canary_answer(self, texts: Sequence[str]) -> Answered:
+        answered: Answered = await self._canary_batch(list(texts))
         return answered
 
     @serve.batch  # type: ignore[untyped-decorator]  # Ray is untyped here
     async def _batch(self, requests: list[list[str]]) -> list[Answered]:
         """All texts of the waiting requests through one engine at once."""
-        current = self._follower.engine
-        assert current is not None
-        outputs = iter(await asyncio.to_thread(current.predictor, [text for texts in requests for text in texts]))
-        return [Answered(current, [next(outputs) for _ in texts]) for texts in requests]
+        return await _through(self._follower.engine, requests)
+
+    @serve.batch  # type: ignore[untyped-decorator]  # as above
+    async def _canary_batch(self, requests: list[list[str]]) -> list[Answered]:
+        return await _through(self._follower.canary, requests)
 
     def check_health(self) -> None:
         self._service.engine()
@@ -94,6 +112,13 @@ class Server:
             self._closed = True
             self._follower.stop()
             self._flusher.stop()
+
+
+async def _through(engine: Engine | None, requests: list[list[str]]) -> list[Answered]:
+    assert engine is not None
+    batch = await asyncio.to_thread(engine.answer, [text for texts in requests for text in texts])
+    outputs = iter(batch.outputs)
+    return [replace(batch, outputs=[next(outputs) for _ in texts]) for texts in requests]
 
 
 def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | None = None) -> str:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import NotFoundError, RehoneError, UserError
 from jobs.explain.explanation import Explanation
-from jobs.predictor import Output
 
-from .engine import Engine
+from .engine import Answer, Engine
 from .predictions import Feedback, Prediction, new_id, parse_id, utc_now
 from .spool import Spool
+from .traffic import Traffic
 
 
 class NotReadyError(RehoneError):
     """No version is loaded yet."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """All outputs of one request, from one engine."""
-
-    engine: Engine
-    outputs: list[Output]
 
 
 @dataclass(frozen=True)
@@ -35,13 +27,11 @@ class Explained:
     explanations: list[Explanation]
 
 
-Answer = Callable[[Sequence[str]], Awaitable[Answered]]
-
-
 class Service:
     """`engine` gives the engine that serves now, or None; `answer` sends texts through it, batched with others'.
 
     `take` makes of each input what the model reads and the log keeps, as it was in training; ValueError when it cannot.
+    `traffic`, where a canary may come, says who answers instead.
     """
 
     def __init__(
@@ -52,8 +42,9 @@ class Service:
         answer: Answer,
         take: Callable[[str], str],
         explain_steps: int,
+        traffic: Traffic | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.traffic = model, traffic
         self._steps, self._explaining = explain_steps, asyncio.Lock()
         self._spool, self._engine, self._answer, self._take = spool, engine, answer, take
 
@@ -64,18 +55,27 @@ class Service:
             raise NotReadyError("no version of this model is loaded yet", where=self.model, mend="try again shortly")
         return engine
 
-    async def predict(self, model: str, texts: Sequence[str]) -> list[Prediction]:
-        """One Prediction a text, each in the spool by then. Raises UserError, NotFoundError, NotReadyError, OSError."""
+    async def predict(self, model: str, texts: Sequence[str], key: str | None = None) -> list[Prediction]:
+        """One Prediction a text, all of one version, each in the spool by then.
+
+        Requests with the same `key` are answered by the same version while nothing else changes; without one, requests
+        with the same texts. Raises UserError, NotFoundError, NotReadyError, OSError.
+        """
         self._require(model)
         self.engine()
         texts = self._taken(texts)
-        answered = await self._answer(texts)
+        traffic = self.traffic
+        answered = await (self._answer(texts) if traffic is None else traffic.answer(texts, key))
         version, now = answered.engine.version.version, utc_now()
         made = [
             Prediction(new_id(model, version), now, model, version, text, o.label, o.confidence, o.scores, o.embedding)
             for text, o in zip(texts, answered.outputs, strict=True)
         ]
-        self._spool.append(made)
+        if traffic is None:
+            self._spool.append(made)
+        else:
+            self._spool.append([*made, *traffic.observed(made, answered, key)])
+            traffic.copy(made, answered, key)
         return made
 
     async def explain(self, model: str, texts: Sequence[str], label: str | None) -> Explained:

@@ -18,7 +18,7 @@ from monitoring.regression import Regression
 
 from .fakes import BEGAN, drifted, result
 
-SPEC = MonitoringSpec()
+SPEC = MonitoringSpec(consecutive=2)
 NOW = BEGAN + timedelta(days=2)
 ACTIONS = [KEEP, WAIT, RETRAIN]
 

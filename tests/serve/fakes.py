@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.registry import CHAMPION, PREVIOUS, ModelVersion
+from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
 from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
 from jobs.predictor import Output
@@ -23,10 +23,13 @@ class FakePredictor:
 
     def __init__(self, share: float = 0.75) -> None:
         self.share = share
+        self.fails: Exception | None = None
         self.calls: list[list[str]] = []
 
     def __call__(self, texts: Sequence[str]) -> list[Output]:
         self.calls.append(list(texts))
+        if self.fails is not None:
+            raise self.fails
         scores = {"negative": 1 - self.share, "positive": self.share}
         return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
 
@@ -61,12 +64,14 @@ class FakeRegistry:
     def __init__(self, folders: dict[int, Path]) -> None:
         self.folders, self.champion = folders, 1
         self.previous: int | None = None
+        self.canary: int | None = None
         self.away = self.files_away = False
 
     def find(self, model: str, alias: str) -> ModelVersion | None:
         if self.away:
             raise ConnectionError("the registry is away")
-        number = {("m", CHAMPION): self.champion, ("m", PREVIOUS): self.previous}[model, alias]
+        named = {CHAMPION: self.champion, PREVIOUS: self.previous, CANARY: self.canary}
+        number = {"m": named}[model][alias]
         return None if number is None else version(number)
 
     def download(self, found: ModelVersion) -> Path:

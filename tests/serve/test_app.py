@@ -13,9 +13,9 @@ from jobs.data import intake
 from jobs.explain.explanation import Explanation
 from jobs.spec import Spec
 from serve import app
-from serve.engine import Engine
+from serve.engine import Answered, Engine
 from serve.predictions import FEEDBACK, PREDICTIONS
-from serve.service import Answered, Service
+from serve.service import Service
 from serve.spool import Spool
 
 from . import fakes
@@ -34,7 +34,7 @@ class Server:
 
         async def answer(texts: Sequence[str]) -> Answered:
             assert self.engine is not None
-            return Answered(self.engine, self.engine.predictor(texts))
+            return self.engine.answer(texts)
 
         spec = {"name": "m", "base_model": "b", "data": {"source": "x.csv", "pii": pii}}
         take = intake.taker(Spec.model_validate(spec))

@@ -90,3 +90,62 @@ def test_a_replica_that_starts_under_a_broken_champion_serves_the_one_before_it(
     registry.champion = 3
     wait(lambda: serving(made) == 3)
     made.stop()
+
+
+def on_trial(made: AliasFollower) -> int | None:
+    return None if made.canary is None else made.canary.version.version
+
+
+def test_a_canary_is_loaded_beside_the_champion_while_its_alias_is_set(tmp_path: Path) -> None:
+    registry, made = follower(tmp_path)
+    made.start()
+    registry.canary = 2
+    time.sleep(0.05)
+    assert made.canary is None  # nobody has asked for it
+    refused: list[int] = []
+    made.follow_canary(lambda version, _: refused.append(version.version))
+    wait(lambda: on_trial(made) == 2)
+    registry.canary = 3
+    wait(lambda: on_trial(made) == 3)
+    assert serving(made) == 1
+    registry.canary = None
+    wait(lambda: on_trial(made) is None)
+    made.stop()
+    assert (refused, made.failed) == ([], {})
+
+
+def test_a_canary_that_becomes_champion_is_not_loaded_again(tmp_path: Path) -> None:
+    registry, made = follower(tmp_path)
+    made.follow_canary(lambda *_: None)
+    made.look()
+    registry.canary = 2
+    made.look_for_canary()
+    assert made.canary is not None
+    loaded = made.canary.predictor
+    registry.champion, registry.files_away = 2, True
+    made.look()
+    assert (serving(made), made.canary) == (2, None)
+    assert made.engine is not None and made.engine.predictor is loaded
+    made.look_for_canary()
+    assert made.canary is None
+
+
+def test_a_canary_that_fails_to_load_takes_no_traffic_and_is_said_once_a_trial(tmp_path: Path) -> None:
+    registry, made = follower(tmp_path, v2=0.1)
+    refused: list[tuple[int, str]] = []
+    made.follow_canary(lambda version, reason: refused.append((version.version, reason)))
+    made.look()
+    registry.canary = 3
+    made.look_for_canary()
+    registry.canary = 2
+    for _ in range(3):
+        made.look_for_canary()
+        assert (serving(made), made.canary) == (1, None)
+    ((version, reason),) = refused
+    assert version == 2
+    assert "away from its trainer" in reason
+    registry.canary = None
+    made.look_for_canary()
+    registry.canary = 2
+    made.look_for_canary()
+    assert refused == 2 * [(2, reason)]  # another trial, which must end too

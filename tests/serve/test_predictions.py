@@ -9,7 +9,23 @@ from hypothesis import strategies as st
 
 from cluster.errors import UserError
 from cluster.storage import Storage
-from serve.predictions import KINDS, Feedback, Prediction, feedback_log, new_id, parse_id, prediction_log, utc_now
+from serve.predictions import (
+    FEEDBACK,
+    KINDS,
+    OBSERVATIONS,
+    PREDICTIONS,
+    Feedback,
+    Kind,
+    Observation,
+    Prediction,
+    feedback_log,
+    new_id,
+    observations,
+    parse_id,
+    prediction_log,
+    tables,
+    utc_now,
+)
 
 
 def prediction(text: str = "what a day", model: str = "m", version: int = 1) -> Prediction:
@@ -57,3 +73,14 @@ def test_the_tables_take_the_rows(tmp_path) -> None:
     assert row["at"] == made.at
     assert json.loads(row["scores"]) == made.scores
     assert feedback_log(storage).read().to_pylist()[0]["label"] == "negative"
+
+
+@pytest.mark.parametrize(("label", "fault", "seconds"), [("positive", None, 0.25), (None, "ValueError: no", None)])
+def test_an_observation_survives_its_json_line_and_the_table_takes_it(tmp_path, label, fault, seconds) -> None:
+    made = Observation(new_id("m", 2), utc_now(), "m", 2, Kind.shadow, "k", label, fault, "b", 3, seconds)
+    assert KINDS[made.table].from_record(json.loads(json.dumps(made.to_record()))) == made
+    storage = Storage(str(tmp_path))
+    assert observations(storage).append([made.to_row()])
+    (row,) = observations(storage).read().to_pylist()
+    assert (row["kind"], row["label"], row["fault"], row["seconds"]) == ("shadow", label, fault, seconds)
+    assert set(tables(storage)) == {PREDICTIONS, FEEDBACK, OBSERVATIONS} == set(KINDS)

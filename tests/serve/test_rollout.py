@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -12,13 +13,13 @@ import httpx
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.registry import Registry
+from cluster.registry import CANARY, Registry
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Tracker
 from jobs.spec import Spec
 from serve import rollout
-from serve.predictions import feedback_log, prediction_log
+from serve.predictions import feedback_log, observations, prediction_log
 
 from . import fakes
 
@@ -45,9 +46,24 @@ def wait(until: Callable[[], bool], seconds: float = 60) -> None:
     assert until()
 
 
+def keep_asking(url: str, answered: list[tuple[str, int]], failures: list[Exception], ended: threading.Event) -> None:
+    """Requests of a new user each, until `ended`; (prediction id, version) of each answer."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for user in itertools.takewhile(lambda _: not ended.is_set(), itertools.count()):
+            key, inputs = {"X-Rehone-Key": f"user {user}"}, ["what a day", "never again"]
+            try:
+                answer = client.post(PREDICT, json={"inputs": inputs}, headers=key)
+                answer.raise_for_status()
+            except httpx.HTTPError as error:  # counted: there must be none
+                failures.append(error)
+                continue
+            body = answer.json()
+            answered.extend((p["prediction_id"], body["version"]) for p in body["predictions"])
+
+
 def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: str, spec: Spec, tmp_path: Path) -> None:
     settings = Settings(storage=str(tmp_path / "store"))
-    registry = Registry(settings)
+    registry, spec = Registry(settings), spec.with_values({"serving.canary.share": 0.5})
     for number, (share, golden) in enumerate([(0.6, None), (0.7, None), (0.8, 0.2)], start=1):
         assert register(settings, tmp_path / str(number), share, golden) == number
     registry.promote("tiny", 3)
@@ -59,27 +75,20 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     answered: list[tuple[str, int]] = []
     failures: list[Exception] = []
     ended = threading.Event()
-
-    def keep_asking() -> None:
-        with httpx.Client(base_url=url, timeout=30) as client:
-            while not ended.is_set():
-                try:
-                    answer = client.post(PREDICT, json={"inputs": ["what a day", "never again"]})
-                    answer.raise_for_status()
-                except httpx.HTTPError as error:  # counted: there must be none
-                    failures.append(error)
-                    continue
-                body = answer.json()
-                answered.extend((p["prediction_id"], body["version"]) for p in body["predictions"])
-
-    threads = [threading.Thread(target=keep_asking) for _ in range(4)]
+    threads = [threading.Thread(target=keep_asking, args=(url, answered, failures, ended)) for _ in range(4)]
     for thread in threads:
         thread.start()
     wait(lambda: len(answered) > 20)
+    registry._client.set_registered_model_alias("tiny", CANARY, "2")
+    wait(lambda: {version for _, version in answered} == {1, 2})
+    assert served(url)["version"] == 1
+    registry._client.set_registered_model_alias("tiny", CANARY, "3")
+    wait(lambda: bool(served(url)["failed"]))
+    registry._client.delete_registered_model_alias("tiny", CANARY)
     registry.promote("tiny", 2)
     wait(lambda: served(url)["version"] == 2)
     registry.promote("tiny", 3)
-    wait(lambda: bool(served(url)["failed"]))
+    time.sleep(1)  # some looks of the follower
     assert served(url)["version"] == 2
     registry.promote("tiny", 1)
     wait(lambda: served(url)["version"] == 1)
@@ -95,4 +104,7 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     storage = Storage.from_settings(settings)
     logged = prediction_log(storage).read(columns=["prediction_id"])["prediction_id"].to_pylist()
     assert sorted(logged) == sorted(prediction for prediction, _ in answered)
+    seen = observations(storage).read().to_pylist()
+    assert {(row["version"], row["kind"]) for row in seen} == {(1, "answer"), (2, "answer"), (3, "load")}
+    assert {row["prediction_id"] for row in seen if row["kind"] == "answer"} < set(logged)
     assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]

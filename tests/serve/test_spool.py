@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.storage import Storage
-from serve.predictions import FEEDBACK, PREDICTIONS, Feedback, feedback_log, prediction_log, utc_now
+from serve.predictions import FEEDBACK, OBSERVATIONS, PREDICTIONS, Feedback, feedback_log, prediction_log, utc_now
 from serve.spool import Flusher, Spool, _own, adopt
 
 from .test_predictions import prediction
@@ -51,7 +51,7 @@ class FakeTable:
 
 
 def tables() -> dict[str, Any]:
-    return {PREDICTIONS: FakeTable(), FEEDBACK: FakeTable()}
+    return {PREDICTIONS: FakeTable(), FEEDBACK: FakeTable(), OBSERVATIONS: FakeTable()}
 
 
 def said(prediction_id: str) -> Feedback:

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from jobs.spec import CanarySpec
+from serve import app
+from serve.engine import Answered, Engine
+from serve.predictions import OBSERVATIONS, PREDICTIONS, Prediction
+from serve.service import Service
+from serve.spool import Spool
+from serve.traffic import Lane, Traffic, route
+
+from . import fakes
+from .test_spool import tables
+
+CHAMPION, CANARY = 1, 2
+MOST = 0.9999999
+
+
+class Played:
+    """A service over two fake versions and a real spool; the canary is held up while `free` is not set."""
+
+    def __init__(self, folder: Path, **spec: Any) -> None:
+        self.spool = Spool(folder)
+        self.models = {CHAMPION: fakes.FakePredictor(0.75), CANARY: fakes.FakePredictor(0.9)}
+        self.engines: dict[int, Engine | None] = {
+            number: Engine(fakes.version(number), model) for number, model in self.models.items()
+        }
+        self.free = threading.Event()
+        self.free.set()
+        self.traffic = Traffic(
+            "m",
+            CanarySpec.model_validate(spec),
+            Lane(lambda: self.engines[CHAMPION], self.lane(CHAMPION)),
+            Lane(lambda: self.engines[CANARY], self.lane(CANARY)),
+            self.spool.append,
+        )
+        self.service = Service(
+            "m", self.spool, lambda: self.engines[CHAMPION], self.lane(CHAMPION), str, 4, traffic=self.traffic
+        )
+
+    def lane(self, number: int) -> Callable[[Sequence[str]], Awaitable[Answered]]:
+        async def answer(texts: Sequence[str]) -> Answered:
+            engine = self.engines[number]
+            assert engine is not None
+            if number == CANARY:
+                await asyncio.to_thread(self.free.wait, 10)
+            return engine.answer(texts)
+
+        return answer
+
+    async def ask(self, *texts: str, key: str | None = None) -> list[Prediction]:
+        return await self.service.predict("m", texts, key=key)
+
+    async def settled(self) -> None:
+        self.free.set()
+        await asyncio.gather(*self.traffic._tasks)
+
+    def kept(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of the prediction log and of the observations."""
+        into = tables()
+        self.spool.flush(into)
+        return into[PREDICTIONS].rows, into[OBSERVATIONS].rows
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., Played]:
+    return lambda **spec: Played(tmp_path, **spec)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def texts(count: int) -> list[str]:
+    return [f"text {i}" for i in range(count)]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+def test_a_share_of_the_keys_is_routed(share: float) -> None:
+    routed = sum(route(text, share) for text in texts(5000))
+    assert binomtest(routed, 5000, share).pvalue > 0.001
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_moves_keys_one_way_only(key: str, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert route(key, low) == route(key, low)
+    assert route(key, high) or not route(key, low)
+    assert route(key, 1.0) and not route(key, 0.0)
+
+
+def test_every_process_routes_alike() -> None:
+    code = "from serve.traffic import route; print([route(f'text {i}', 0.3) for i in range(200)])"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert said == {str([route(text, 0.3) for text in texts(200)])}
+
+
+@pytest.mark.anyio
+async def test_a_canary_answers_its_share_and_both_are_observed(play) -> None:
+    played = play(share=0.3)
+    for text in texts(60):
+        (made,) = await played.ask(text)
+        assert made.version == (CANARY if route(text, 0.3) else CHAMPION)
+    logged, seen = played.kept()
+    assert [(row["prediction_id"], row["version"], row["label"]) for row in logged] == [
+        (row["prediction_id"], row["version"], row["label"]) for row in seen
+    ]
+    assert {row["kind"] for row in seen} == {"answer"}
+    assert all(row["seconds"] > 0 and row["batch_rows"] == 1 for row in seen)
+
+
+@pytest.mark.anyio
+async def test_a_key_keeps_its_version_whatever_is_asked(play) -> None:
+    played = play(share=0.5)
+    for user in ("ada", "grace", "edsger", "barbara"):
+        made = [one for text in texts(8) for one in await played.ask(text, text + "!", key=user)]
+        assert {one.version for one in made} == {CANARY if route(user, 0.5) else CHAMPION}
+    assert len({row["key"] for row in played.kept()[1]}) == 4
+
+
+@pytest.mark.anyio
+async def test_a_client_names_its_key_in_a_header(play) -> None:
+    played = play(share=0.5)
+    api = app.build(played.service, app.Limits(predict=4, explain=2, characters=1000), failed=dict)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+        for user in ("ada", "grace", "edsger", "barbara"):
+            for text in texts(4):
+                answer = await client.post(
+                    "/v1/models/m/predict", json={"inputs": text}, headers={"X-Rehone-Key": user}
+                )
+                assert answer.json()["version"] == (CANARY if route(user, 0.5) else CHAMPION)
+        long = await client.post("/v1/models/m/predict", json={"inputs": "a"}, headers={"X-Rehone-Key": 257 * "a"})
+    assert long.status_code == 422
+    assert long.json()["detail"].startswith("x-rehone-key: String should have at most 256 characters")
+
+
+@pytest.mark.anyio
+async def test_where_the_canary_raises_the_champion_answers_and_the_fault_is_kept(play, caplog) -> None:
+    played = play(share=MOST)
+    played.models[CANARY].fails = ValueError("no such tensor")
+    made = await played.ask("a", "b")
+    assert [one.version for one in made] == [CHAMPION, CHAMPION]
+    logged, seen = played.kept()
+    assert [row["prediction_id"] for row in logged] == [one.prediction_id for one in made]
+    assert [(row["version"], row["fault"], row["label"]) for row in seen] == 2 * [
+        (CANARY, "ValueError: no such tensor", None)
+    ]
+    assert "the champion answers in its place" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_requests_that_one_batch_fails_are_one_fault(play) -> None:
+    played = play(share=MOST)
+    played.models[CANARY].fails = ValueError("one exception")
+    await played.ask("a")
+    await played.ask("b")
+    played.models[CANARY].fails = ValueError("another")
+    await played.ask("c")
+    first, second, third = (row["batch"] for row in played.kept()[1])
+    assert first == second != third
+
+
+@pytest.mark.anyio
+async def test_a_canary_that_hangs_is_a_fault_too(play) -> None:
+    played = play(share=MOST, timeout_seconds=0.05)
+    played.free.clear()
+    (made,) = await played.ask("a")
+    played.free.set()
+    assert made.version == CHAMPION
+    assert played.kept()[1][0]["fault"].startswith("TimeoutError")
+
+
+@pytest.mark.anyio
+async def test_what_the_champion_cannot_answer_either_is_its_own_fault(play) -> None:
+    played = play(share=0.0001)
+    played.models[CHAMPION].fails = ValueError("no such word")
+    with pytest.raises(ValueError, match="no such word"):
+        await played.ask("a")
+    logged, (seen,) = played.kept()
+    assert (logged, seen["version"], seen["fault"]) == ([], CHAMPION, "ValueError: no such word")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["canary", "shadow"])
+async def test_without_a_canary_the_champion_answers_and_nothing_is_observed(play, mode) -> None:
+    played = play(share=MOST, mode=mode)
+    played.engines[CANARY] = None
+    (made,) = await played.ask("a")
+    logged, seen = played.kept()
+    assert (made.version, len(logged), seen) == (CHAMPION, 1, [])
+
+
+@pytest.mark.anyio
+async def test_a_shadow_answers_copies_that_only_the_observations_have(play) -> None:
+    played = play(share=0.5, mode="shadow")
+    for text in texts(40):
+        (made,) = await played.ask(text)
+        assert made.version == CHAMPION
+    await played.settled()
+    logged, seen = played.kept()
+    assert {row["version"] for row in logged} == {CHAMPION}
+    assert len(logged) == 40
+    copied = {row["prediction_id"] for row in logged if route(row["input"], 0.5)}
+    by_kind = {kind: [row for row in seen if row["kind"] == kind] for kind in ("answer", "shadow")}
+    for kind, version in (("answer", CHAMPION), ("shadow", CANARY)):
+        assert {row["prediction_id"] for row in by_kind[kind]} == copied
+        assert {row["version"] for row in by_kind[kind]} == {version}
+    assert (played.traffic.copied, played.traffic.dropped) == (len(copied), 0)
+
+
+@pytest.mark.anyio
+async def test_a_full_queue_drops_copies_and_delays_nobody(play, caplog) -> None:
+    played = play(share=1.0, mode="shadow", queue=3)
+    played.free.clear()
+    for text in texts(10):
+        (made,) = await asyncio.wait_for(played.ask(text), 5)  # the shadow hangs all the while
+        assert made.version == CHAMPION
+    assert (played.traffic.copied, played.traffic.dropped) == (0, 7)
+    await played.settled()
+    assert played.traffic.copied == 3
+    await played.ask("one more")
+    await played.settled()
+    assert played.traffic.copied == 4
+    logged, seen = played.kept()
+    assert (len(logged), len(seen)) == (11, 8)
+    assert caplog.text.count("no copies") == 1
+
+
+@pytest.mark.anyio
+async def test_a_shadow_that_raises_is_kept_as_a_fault(play) -> None:
+    played = play(share=1.0, mode="shadow")
+    played.models[CANARY].fails = ValueError("no")
+    (made,) = await played.ask("a")
+    await played.settled()
+    (seen,) = played.kept()[1]
+    assert (made.version, seen["version"], seen["kind"], seen["fault"]) == (
+        CHAMPION,
+        CANARY,
+        "shadow",
+        "ValueError: no",
+    )
+
+
+@pytest.mark.anyio
+async def test_a_shadow_that_cannot_be_written_down_hurts_nobody(play, caplog, monkeypatch) -> None:
+    played = play(share=1.0, mode="shadow")
+    played.free.clear()
+    await played.ask("a")
+
+    def full(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(played.spool, "_write", full)
+    played.free.set()
+    await asyncio.wait(played.traffic._tasks)
+    assert "could not be written down" in caplog.text
+
+
+def test_a_version_that_could_not_be_loaded_is_kept(play) -> None:
+    played = play(share=MOST)
+    played.traffic.refused(2, "answers the golden inputs 0.3 away from its trainer")
+    (seen,) = played.kept()[1]
+    assert (seen["version"], seen["kind"], seen["batch_rows"]) == (2, "load", 0)
+    assert seen["fault"].startswith("answers the golden inputs")
