@@ -290,7 +290,7 @@ def submit(
         spec=specfile.dump(loaded),
         model=loaded.name,
         image=image,
-        workers=loaded.scaling.workers if verb is Verb.TRAIN else loaded.sweep.concurrent,
+        workers=loaded.scaling.workers if verb is Verb.TRAIN else loaded.sweep.concurrent * loaded.sweep.workers,
         cpus=loaded.scaling.cpus_per_worker,
         gpu=loaded.scaling.use_gpu,
         memory=memory,
@@ -563,7 +563,7 @@ def drift(
     json: Json = False,
 ) -> None:
     """Compare two files of rows, column by column and all together. No model is needed."""
-    from monitoring import files
+    from monitoring.drift import files
 
     found = files.compared(reference, current, false_alarm_rate)
     _answer(found, json, files.told(found))
@@ -777,7 +777,7 @@ def label(
     json: Json = False,
 ) -> None:
     """Choose the logged answers most worth a true label, and take the labels that people gave."""
-    from monitoring import labels
+    from monitoring.labels import queue as labels
 
     if (out is None) == (answers is None):
         raise UserError("needs either --out or --answers")
@@ -814,8 +814,8 @@ def backtest(
     Never, every window, every N, the spec's and variants. Each retraining is played by a logistic regression on
     frozen embeddings: it ranks policies, a fine-tuned model's accuracies are others.
     """
-    from monitoring import backtest as backtest_
-    from monitoring import frontier, variants
+    from monitoring.backtest import backtest as backtest_
+    from monitoring.backtest import frontier, variants
 
     loaded = _spec(spec, set_)
     given = variants.policies(loaded, every or [], policy or [])

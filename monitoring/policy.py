@@ -18,9 +18,9 @@ from typing import Any
 from jobs.spec import MonitoringSpec
 
 from .budget import Cost
-from .compare import EMBEDDING, ColumnDrift
-from .drift import DriftResult
-from .regression import Regression
+from .drift.compare import EMBEDDING, ColumnDrift
+from .drift.detect import DriftResult
+from .judges.regression import Regression
 from .windows import ENOUGH_LABELS
 
 _SURE = 0.05  # chance that drift which hurts is taken for drift that does not

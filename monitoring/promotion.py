@@ -15,9 +15,10 @@ from jobs.predictor import Predictor
 from jobs.publish import manifest
 from jobs.spec import Spec
 
-from . import gate, trial
-from .gate import Verdict
+from . import trial
 from .journal import BEGUN, DONE, PROMOTION, ROLLBACK, VERDICT, Journal
+from .judges import gate
+from .judges.gate import Verdict
 from .trial import Court
 
 _VERDICT = "verdict"  # the tag

@@ -13,7 +13,7 @@ from jobs.pipeline import Place
 from jobs.publish import Published, manifest
 from jobs.spec import Spec
 
-from .gate import Verdict
+from .judges.gate import Verdict
 from .promotion import settle
 from .windows import labelled
 

@@ -9,8 +9,8 @@ from jobs import show
 from jobs.evaluation import show as show_evaluation
 from jobs.publish import Published
 
-from .gate import Verdict
-from .harm import SLICE, Check
+from .judges.gate import Verdict
+from .judges.harm import SLICE, Check
 from .policy import Decision
 from .trace import Origin, Traced, Use
 

@@ -14,9 +14,9 @@ from cluster.registry import CANARY, ModelVersion
 from cluster.storage import Storage
 from jobs.spec import CanarySpec
 
-from . import canary, observed
-from .canary import CanaryVerdict
 from .journal import BEGUN, DONE, FAILED, LOOK, TRIAL, Entry, Journal, open_entries
+from .judges import canary, observed
+from .judges.canary import CanaryVerdict
 
 SUPERSEDED, OVERTAKEN = "superseded by version {}", "the champion has changed since it began"
 

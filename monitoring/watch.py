@@ -24,12 +24,14 @@ from cluster.registry import PREVIOUS, ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
 
-from . import budget, canary, drift, journal, notices, policy, regression, trial
-from .drift import DriftResult
+from . import budget, journal, notices, policy, trial
+from .drift import detect as drift
+from .drift.detect import DriftResult
 from .journal import BEGUN, DONE, FAILED, Entry, Journal
+from .judges import canary, regression
+from .judges.regression import Regression
 from .notices import Send
 from .policy import Decision
-from .regression import Regression
 from .trial import Court
 from .windows import ENOUGH_LABELS, START, Window, labelled, labels_since, next_window
 

@@ -2,7 +2,7 @@
 
 Where the canary fails the champion answers in its place. In shadow mode the canary answers copies that nobody sees and
 nobody waits for, and none when too many wait already. What either did goes to the observations, which
-`monitoring/canary.py` judges; in shadow mode only where both answered, under one prediction id.
+`monitoring/judges/canary.py` judges; in shadow mode only where both answered, under one prediction id.
 """
 
 from __future__ import annotations

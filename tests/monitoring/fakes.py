@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from monitoring.drift.detect import DriftResult
 
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
 from jobs.inputs.texts import vocabulary
-from monitoring.compare import ColumnDrift
-from monitoring.drift import DriftResult
-from monitoring.estimate import Estimate
+from monitoring.drift.compare import ColumnDrift
+from monitoring.drift.estimate import Estimate
 from serve.predictions import feedback_log, prediction_log
 
 BEGAN = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monitoring.drift.detect import DriftResult
 
 from cluster.registry import CHALLENGER, CHAMPION, PREVIOUS
 from cluster.settings import Settings
 from cluster.storage import Storage
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from monitoring.drift import DriftResult
 from monitoring.journal import Journal
 from monitoring.windows import Window
 
@@ -100,7 +100,7 @@ def life(root: Path, kill_at: int | None) -> None:
 
     from cluster.tables import Table
     from monitoring import promotion
-    from monitoring.gate import Verdict
+    from monitoring.judges.gate import Verdict
     from monitoring.watch import Watch, drain
 
     place, jobs = Place.from_settings(Settings(storage=str(root / "store"))), Jobs(root / "jobs")

@@ -12,9 +12,9 @@ from scipy.stats import binom
 
 from jobs.spec import MonitoringSpec
 from monitoring.budget import Cost
-from monitoring.estimate import Estimate
+from monitoring.drift.estimate import Estimate
+from monitoring.judges.regression import Regression
 from monitoring.policy import KEEP, RETRAIN, ROLL_BACK, WAIT, Decision, chance_of_at_most, decide
-from monitoring.regression import Regression
 
 from .fakes import BEGAN, drifted, result
 

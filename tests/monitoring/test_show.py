@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pandas as pd
 import pytest
+from monitoring.drift.detect import DriftResult
 
 from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec, MonitoringSpec
-from monitoring import gate, policy, show
+from monitoring import policy, show
 from monitoring.budget import Cost
-from monitoring.drift import DriftResult
+from monitoring.judges import gate
 
 from .fakes import BEGAN, drifted, result
 from .holdouts import planted

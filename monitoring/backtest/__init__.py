@@ -1,0 +1,1 @@
+"""A prediction log replayed under several policies."""

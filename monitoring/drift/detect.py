@@ -1,0 +1,201 @@
+"""Drift of one window against the reference: Evidently computes and draws, `compare.py` decides what is an alarm.
+
+Evidently's defaults flag some column in most windows in which nothing has changed. Here a window without drift is
+flagged with probability `MonitoringSpec.level` at most, so that `monitoring.looks` of them raise any alarm with
+probability `monitoring.false_alarm_rate`. The only file that imports Evidently, and only inside functions: the import
+takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cluster.storage import Storage
+from jobs import tasks
+from jobs.inputs import Inputs, texts
+from jobs.spec import Spec
+from monitoring.windows import Position, Window
+
+from . import compare, estimate, page, permutation, reports
+from .compare import CHI_SQUARE, EMBEDDING, KS, ColumnDrift, Sample
+from .estimate import Estimate
+from .page import Side
+
+if TYPE_CHECKING:
+    from evidently import Dataset
+    from evidently.core.report import Snapshot
+
+CONFIDENCE, LABEL = "confidence", "predicted label"
+
+_DRAWN_ROWS = 1000
+"""Rows a side that Evidently gets; of more, its figures are those of a drawn sample."""
+_EMBEDDED_ROWS = 100
+"""Rows a side in its picture of the embedding, whose t-SNE costs more than all the tests together."""
+
+
+@dataclass(frozen=True)
+class DriftResult:
+    """What one window says. `accuracy` is None without labels, `estimated` is what confidences let expect.
+
+    `page` is for people and `report` is Evidently's: HTML files, as paths under the storage root.
+    `last` is the id of the window's last prediction, after which the next window begins.
+    """
+
+    model: str
+    version: int
+    number: int
+    start: datetime
+    end: datetime
+    last: str
+    rows: int
+    columns: tuple[ColumnDrift, ...]
+    drifted: bool
+    accuracy: float | None
+    labelled: int
+    reference_accuracy: float
+    estimated: Estimate
+    report: str
+    page: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.version}-{self.number}"
+
+    @property
+    def position(self) -> Position:
+        return Position(self.number, self.end, self.last)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it: times in ISO 8601."""
+        return asdict(self) | {"start": self.start.isoformat(), "end": self.end.isoformat()}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> DriftResult:
+        times = {name: datetime.fromisoformat(tree[name]) for name in ("start", "end")}
+        columns = tuple(ColumnDrift(**column) for column in tree["columns"])
+        return cls(**{**tree, **times, "columns": columns, "estimated": Estimate(**tree["estimated"])})
+
+
+def detect(
+    window: Window, reference: pd.DataFrame, vocabulary: Sequence[str], spec: Spec, storage: Storage
+) -> DriftResult:
+    """Compare a window with the reference (`input, true, label, confidence, embedding`) and keep the report.
+
+    `vocabulary` is what `Inputs.vocabulary` gave of the training inputs.
+    """
+    inputs, level = tasks.get(spec.task).inputs, spec.monitoring.level
+    ref, cur = (_dataset(rows, inputs, vocabulary) for rows in (reference, window.rows))
+    samples = _sample(ref, inputs), _sample(cur, inputs)
+    columns = compare.samples(*samples, level)
+    drawn_ref, drawn_cur = (_dataset(_drawn(rows), inputs, vocabulary) for rows in (reference, window.rows))
+    snapshot = _run(drawn_ref, drawn_cur, columns)
+    measured = window.measured
+    result = DriftResult(
+        model=window.model,
+        version=window.version,
+        number=window.number,
+        start=window.start,
+        end=window.end,
+        last=str(window.rows["prediction_id"].iloc[-1]),
+        rows=len(window.rows),
+        columns=columns,
+        drifted=any(column.drifted for column in columns),
+        accuracy=_accuracy(measured) if len(measured) else None,
+        labelled=len(measured),
+        reference_accuracy=_accuracy(reference),
+        estimated=_estimated(reference, window.rows, level),
+        report=reports.keep(storage, window.model, window.key, snapshot),
+        page=page.path(window.model, window.key),
+    )
+    page.keep(storage, result, Side(reference, samples[0]), Side(window.rows, samples[1]), spec)
+    return result
+
+
+def _accuracy(rows: pd.DataFrame) -> float:
+    return float((rows["true"] == rows["label"]).mean())
+
+
+def _estimated(reference: pd.DataFrame, rows: pd.DataFrame, level: float) -> Estimate:
+    ref, cur = _drawn(reference), _drawn(rows)
+    right = (ref["true"] == ref["label"]).to_numpy()
+    return estimate.accuracy(ref["confidence"].to_numpy(float), right, cur["confidence"].to_numpy(float), level)
+
+
+def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if len(rows) <= _DRAWN_ROWS else rows.sample(_DRAWN_ROWS, random_state=0)
+
+
+def _dataset(rows: pd.DataFrame, inputs: Inputs, vocabulary: Sequence[str]) -> Dataset:
+    """Rows as Evidently takes them, described: one column a number, and the text where there is one."""
+    from evidently import DataDefinition, Dataset
+    from evidently.descriptors import NonLetterCharacterPercentage, TextLength
+
+    matrix = np.stack(list(rows["embedding"]))
+    frame = inputs.describe(list(rows["input"]), vocabulary)
+    frame[CONFIDENCE], frame[LABEL] = rows["confidence"].to_numpy(), rows["label"].to_numpy()
+    names = [f"embedding_{i}" for i in range(matrix.shape[1])]
+    frame = pd.concat([frame, pd.DataFrame(matrix, columns=names)], axis=1)
+    written = inputs.NAME == texts.NAME
+    if written:
+        # Evidently's non-letter share divides by the length.
+        frame["input"] = rows["input"].where(rows["input"] != "", " ").to_numpy()
+    own = [TextLength("input", alias=texts.LENGTH), NonLetterCharacterPercentage("input", alias=texts.NON_LETTER)]
+    return Dataset.from_pandas(
+        frame,
+        data_definition=DataDefinition(
+            text_columns=["input"] if written else [],
+            categorical_columns=[LABEL],
+            numerical_columns=[name for name in (*inputs.DESCRIPTORS, CONFIDENCE) if name in frame],
+            embeddings={EMBEDDING: names},
+        ),
+        descriptors=own if written else [],
+    )
+
+
+def _sample(dataset: Dataset, inputs: Inputs) -> Sample:
+    frame = dataset.as_dataframe()
+    embedding = frame[[name for name in frame.columns if name.startswith("embedding_")]]
+    return Sample(frame[[*inputs.DESCRIPTORS, CONFIDENCE, LABEL]], embedding.to_numpy(np.float64))
+
+
+def _run(reference: Dataset, current: Dataset, columns: Sequence[ColumnDrift]) -> Snapshot:
+    """Evidently's report of the same tests at the same thresholds; its library has no domain classifier for columns."""
+    from evidently import Report
+    from evidently.legacy.metrics.data_drift import embeddings_drift
+    from evidently.metrics import ValueDrift
+    from evidently.metrics.embeddings import EmbeddingsDrift, MMDDriftMethod
+
+    embeddings_drift.SAMPLE_CONSTANT = _EMBEDDED_ROWS  # Evidently has no argument for it
+    methods = {KS: "ks", CHI_SQUARE: _label_test()}
+    metrics = [
+        ValueDrift(column=column.name, method=methods[column.method], threshold=column.threshold)
+        for column in columns
+        if column.method in methods
+    ]
+    embedding = next(column for column in columns if column.name == EMBEDDING)
+    metrics.append(
+        EmbeddingsDrift(embeddings_name=EMBEDDING, drift_method=MMDDriftMethod(threshold=embedding.threshold))
+    )
+    return Report(metrics).run(current, reference)
+
+
+@cache
+def _label_test() -> str:
+    """Make our test of the predicted labels one of Evidently's, and give its name."""
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def test(reference: pd.Series[Any], current: pd.Series[Any], _: ColumnType, level: float) -> tuple[float, bool]:
+        p_value = permutation.counts(*compare.label_counts(reference, current), level).p_value
+        return p_value, p_value <= level
+
+    stat_test = StatTest(CHI_SQUARE, f"{CHI_SQUARE} p_value", [ColumnType.Categorical])
+    register_stattest(stat_test, default_impl=test)
+    return CHI_SQUARE
