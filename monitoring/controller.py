@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,9 @@ from jobs.spec import Spec
 from serve import endpoint
 from serve.endpoint import Endpoint
 
-from . import journal, notices
+from . import journal, notices, trial
 from . import watch as watch_
-from .journal import Journal
+from .journal import Entry, Journal
 from .policy import Decision
 from .watch import Watch
 
@@ -149,7 +149,7 @@ def retrained(spec: Spec, place: Place) -> bool:
 
 
 def status(spec: Spec, place: Place) -> dict[str, Any]:
-    """Champion, challenger and other versions, the last windows and decisions, the jobs of the cluster that serves."""
+    """Versions, who watches, what is on trial, the last windows and decisions, the jobs of the cluster that serves."""
     entries = Journal(place.storage).entries(spec.name)
     windows = [e.body for e in entries if e.kind == journal.WINDOW and e.state == journal.DONE]
     decisions = [e.body for e in entries if e.kind == journal.DECISION]
@@ -160,11 +160,22 @@ def status(spec: Spec, place: Place) -> dict[str, Any]:
     return {
         "model": spec.name,
         "serving": where.url if where else None,
+        "watching": _lease(spec, place).current(),
         "versions": place.registry.versions(spec.name),
+        "trial": _trial(entries),
         "windows": windows[-_LAST:],
         "decisions": decisions[-_LAST:],
         "jobs": _jobs(where.jobs if where else place.settings.address, spec.name),
     }
+
+
+def _trial(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """The canary that is on trial and what was said of it last."""
+    found = trial.running(entries)
+    if found is None:
+        return None
+    said = [e.body["reasons"] for e in entries if e.kind == journal.LOOK and e.key.startswith(f"{found.key}-")]
+    return {**found.body, "began": found.at, "reasons": said[-1] if said else []}
 
 
 def _jobs(address: str | None, model: str) -> list[dict[str, Any]]:

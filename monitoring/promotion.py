@@ -85,6 +85,8 @@ def _move(place: Place, kind: str, model: str, version: int, key: str | None) ->
     journal, key, body = Journal(place.storage), key or f"{version}-{time.time_ns()}", {"version": version}
     journal.write(model, kind, BEGUN, key, body)
     moved = place.registry.promote(model, version)
+    # What was on trial was so beside another champion.
+    place.registry.end_trial(model)
     journal.write(model, kind, DONE, key, body)
     return moved
 

@@ -40,8 +40,12 @@ def decision(made: Decision) -> str:
 
 
 def status(found: dict[str, Any]) -> str:
-    """`found` is what `loop.status` gives."""
-    lines = [f"{found['model']}: {found['serving'] or 'not served'}", show.versions(found["versions"])]
+    """`found` is what `controller.status` gives."""
+    term = found["watching"]
+    watched = f"watched by {term.holder}" if term else "not watched"
+    lines = [f"{found['model']}: {found['serving'] or 'not served'}; {watched}", show.versions(found["versions"])]
+    if found["trial"]:
+        lines.append(_trial(found["trial"]))
     windows = ([w["number"], w["version"], w["rows"], _drift(w), _accuracy(w)] for w in found["windows"])
     lines.append(show.table("last windows", ["window", "version", "rows", "drift", "accuracy"], windows))
     pages = [f"  {w['page']}" for w in found["windows"] if w["drifted"]]
@@ -115,6 +119,11 @@ def _check(check: Check) -> list[str]:
     p_value = found.get("adjusted_p_value", found.get("p_value")) if check.judged else None
     values = (f"{found['champion']:.3f}", f"{found['challenger']:.3f}", f"{100 * found['gain']:+.1f}")
     return [check.rule, state, check.on, f"{found['rows']:.0f}", *values, "" if p_value is None else f"{p_value:.2g}"]
+
+
+def _trial(found: dict[str, Any]) -> str:
+    said = "; ".join(found["reasons"]) or "not looked at yet"
+    return f"version {found['version']} is on trial since {found['began']:%Y-%m-%d %H:%M:%S} UTC: {said}"
 
 
 def _drift(window: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from monitoring.drift.detect import DriftResult
 
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
 from jobs.inputs.texts import vocabulary
 from monitoring.drift.compare import ColumnDrift
+from monitoring.drift.detect import DriftResult
 from monitoring.drift.estimate import Estimate
 from serve.predictions import feedback_log, prediction_log
 

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monitoring.drift.detect import DriftResult
 
 from cluster.registry import CHALLENGER, CHAMPION, PREVIOUS
 from cluster.settings import Settings
 from cluster.storage import Storage
 from jobs.pipeline import Place
 from jobs.spec import Spec
+from monitoring.drift.detect import DriftResult
 from monitoring.journal import Journal
 from monitoring.windows import Window
 

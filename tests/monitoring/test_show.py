@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pandas as pd
 import pytest
-from monitoring.drift.detect import DriftResult
 
+from cluster.lease import Term
 from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec, MonitoringSpec
 from monitoring import policy, show
 from monitoring.budget import Cost
+from monitoring.drift.detect import DriftResult
 from monitoring.judges import gate
 
 from .fakes import BEGAN, drifted, result
@@ -67,6 +68,27 @@ def test_the_first_version_has_no_table() -> None:
     assert len(show.verdict(first).splitlines()) == 1
 
 
+STATE = {
+    "model": "moods",
+    "serving": None,
+    "watching": None,
+    "versions": [],
+    "trial": None,
+    "decisions": [],
+    "windows": [],
+    "jobs": [],
+}
+
+
+def test_the_state_says_who_watches_and_what_is_on_trial() -> None:
+    assert "moods: not served; not watched" in show.status(STATE)
+    trial = {"version": 2, "champion": 1, "began": BEGAN, "reasons": []}
+    text = show.status({**STATE, "watching": Term(3, "vm/12", BEGAN), "trial": trial})
+    assert "watched by vm/12" in text
+    assert "version 2 is on trial since 2026-03-01 23:50:00 UTC: not looked at yet" in text
+    assert "half as fast" in show.status({**STATE, "trial": {**trial, "reasons": ["half as fast"]}})
+
+
 @pytest.mark.parametrize(("found", "told"), [(drifted(), True), (result(), False)])
 def test_a_decision_ends_in_where_to_look_when_something_drifted(found: DriftResult, told: bool) -> None:
     made = policy.decide(
@@ -82,5 +104,5 @@ def test_a_decision_ends_in_where_to_look_when_something_drifted(found: DriftRes
     )
     assert made.page == found.page
     assert show.decision(made).endswith("; what drifted: drift/moods/1-1-summary.html") == told
-    state = {"model": "moods", "serving": None, "versions": [], "decisions": [], "jobs": []}
+    state = {**STATE, "windows": []}
     assert (found.page in show.status({**state, "windows": [found.to_dict()]})) == told

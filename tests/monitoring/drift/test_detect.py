@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monitoring.drift.detect import CONFIDENCE, LABEL, DriftResult, detect
 from scipy.stats import ks_2samp
 
 from cluster.storage import Storage
 from jobs.inputs.texts import DESCRIPTORS
 from jobs.spec import Spec
 from monitoring.drift.compare import EMBEDDING, TOGETHER
+from monitoring.drift.detect import CONFIDENCE, LABEL, DriftResult, detect
 from monitoring.windows import Window
 from tests.monitoring.fakes import BEGAN, WORDS, drifted, result, sample
 

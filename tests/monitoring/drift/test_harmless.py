@@ -7,7 +7,6 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from monitoring.drift.detect import detect
 
 from examples import sentiment_data
 from jobs import model, tasks
@@ -16,6 +15,7 @@ from jobs.predictor import Predictor
 from jobs.spec import Spec
 from monitoring import policy
 from monitoring.budget import Cost
+from monitoring.drift.detect import detect
 from monitoring.windows import Window
 from tests.monitoring.fakes import BEGAN
 

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from monitoring.drift.detect import CONFIDENCE, LABEL
 from PIL import Image
 
 from jobs.inputs import images
@@ -17,6 +16,7 @@ from jobs.inputs.texts import DESCRIPTORS
 from jobs.spec import Spec
 from monitoring.drift import drawings, page
 from monitoring.drift.compare import Sample, samples
+from monitoring.drift.detect import CONFIDENCE, LABEL
 from monitoring.drift.estimate import Estimate
 from monitoring.drift.page import Side
 from tests.monitoring.fakes import drifted, result, sample
