@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import warnings
@@ -63,6 +64,8 @@ def client(uri: str) -> MlflowClient:
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 
+        # It tells of every new database, whatever level is set.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

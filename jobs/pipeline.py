@@ -21,6 +21,7 @@ from . import train, tune
 from .provenance import code_version
 from .publish import Published, publish
 from .spec import Spec
+from .sweep.points import held
 from .tune import Swept
 
 
@@ -44,7 +45,8 @@ def prepare(spec: Spec, place: Place) -> DatasetVersion:
 
 def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:
     """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError, UserError."""
-    require(spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
+    workers = spec.sweep.workers
+    require(workers * spec.scaling.cpus_per_worker, workers * int(spec.scaling.use_gpu))
     with open_run(spec, dataset, place, "sweep") as run:
         swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
     tuned_spec = spec.with_values(swept.best.values)
@@ -62,6 +64,7 @@ def train_and_publish(
 ) -> Published:
     """Train, score, register as challenger. Ray must be connected. Raises TrainingError.
 
+    When the spec has what a sweep found best, the run carries the sweep's table and picture too.
     Going on from the model in `start`, it is tried again while the challenger forgets too much (`attempts.py`).
     """
     workers = spec.scaling.workers
@@ -77,6 +80,9 @@ def train_and_publish(
             )
             trained, run, forgotten = chosen.trained, chosen.run, chosen.forgetting
         run.log_metrics({"train_seconds": trained.seconds})
+        behind = _sweep_behind(spec, place)
+        if behind is not None:
+            tune.log(behind, run)
         return publish(
             spec,
             dataset,
@@ -93,17 +99,25 @@ def train_and_publish(
 def cpus(spec: Spec) -> int:
     """Logical CPUs that serving, a retraining beside it and its sweep need at once, so that none waits for another."""
     workers = spec.scaling.workers * spec.scaling.cpus_per_worker
-    trials = spec.sweep.concurrent * spec.scaling.cpus_per_worker
+    trials = spec.sweep.concurrent * spec.sweep.workers * spec.scaling.cpus_per_worker
     return spec.serving.replicas + max(workers, trials) + 2
 
 
 def tuned(spec: Spec, place: Place) -> dict[str, Any]:
     """The values that the last sweep of this project found best; empty when there was none."""
+    swept = _last_sweep(spec, place)
+    return {k: v for k, v in swept.best.values.items() if k in spec.sweep.search} if swept else {}
+
+
+def _last_sweep(spec: Spec, place: Place) -> Swept | None:
     path = f"sweeps/{spec.name}.json"
-    if not place.storage.exists(path):
-        return {}
-    values: dict[str, Any] = place.storage.read_json(path)["best"]["values"]
-    return {key: value for key, value in values.items() if key in spec.sweep.search}
+    return Swept.from_dict(place.storage.read_json(path)) if place.storage.exists(path) else None
+
+
+def _sweep_behind(spec: Spec, place: Place) -> Swept | None:
+    """The last sweep, when its best values are the spec's own."""
+    swept = _last_sweep(spec, place)
+    return swept if swept and held(spec, swept.best.values) == swept.best.values else None
 
 
 def open_run(spec: Spec, dataset: DatasetVersion, place: Place, kind: str) -> AbstractContextManager[Run]:

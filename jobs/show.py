@@ -15,7 +15,7 @@ from jobs.data.dataset import DatasetVersion
 from jobs.data.split import SPLITS
 from jobs.forgetting.forgetting import Forgetting
 
-from .tune import Swept
+from .sweep.record import Importance, Swept
 
 
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -54,7 +54,15 @@ def sweep(swept: Swept) -> str:
         ]
         for t in ranked
     )
-    return table("sweep, best first", ["trial", *keys, "validation loss", "accuracy", "epochs", ""], rows)
+    ranking = table("sweep, best first", ["trial", *keys, "validation loss", "accuracy", "epochs", ""], rows)
+    return f"{ranking}\nimportance: {_importance(swept.importance)}"
+
+
+def _importance(found: Importance) -> str:
+    if found.note or not found.shares:
+        return f"not told; {found.note or 'no key had two values'}"
+    shares = ", ".join(f"{key} {share:.2f}" for key, share in found.shares.items())
+    return f"{shares} of the variance of the loss after {found.epochs:g} epochs, {found.trials} trials"
 
 
 def forgetting(found: Forgetting) -> str:

@@ -5,6 +5,7 @@ from jobs import show
 from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.spec import Spec
+from jobs.sweep.record import Importance
 from jobs.tune import Swept, Trial
 
 TRIALS = (
@@ -32,8 +33,16 @@ def test_a_dataset_counts_its_rows_and_what_was_dropped(spec: Spec, place: Place
 
 def test_a_sweep_is_ranked_and_a_failed_trial_says_why() -> None:
     rows = body(show.sweep(Swept(TRIALS)))
-    assert [row[0] for row in rows] == ["c", "a", "b"]
-    assert rows[-1][-1] == "diverged"
+    assert [row[0] for row in rows] == ["c", "a", "b", "importance:"]
+    assert rows[2][-1] == "diverged"
+    assert show.sweep(Swept(TRIALS)).endswith("importance: not told; no key had two values")
+
+
+def test_a_sweep_says_which_keys_mattered_or_why_it_cannot() -> None:
+    told = Importance({"training.learning_rate": 0.8, "method.rank": 0.2}, 12, 1.0)
+    said = "importance: training.learning_rate 0.80, method.rank 0.20 of the variance of the loss after 1 epochs, 12 trials"
+    assert show.sweep(Swept(TRIALS, told)).endswith(said)
+    assert "3 trials are too few" in show.sweep(Swept(TRIALS, Importance(note="3 trials are too few, 8 would do")))
 
 
 def test_versions_name_their_aliases_and_none_is_said() -> None:

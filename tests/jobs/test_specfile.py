@@ -123,7 +123,7 @@ VALUES = st.fixed_dictionaries(
         "method.target_modules": st.just("all-linear") | st.lists(st.text(max_size=8), max_size=3),
         "sweep.search": st.dictionaries(
             st.sampled_from(["method.rank", "training.learning_rate"]),
-            st.fixed_dictionaries({"choice": st.lists(st.integers() | st.text(max_size=5), min_size=1, max_size=3)}),
+            st.fixed_dictionaries({"choice": st.lists(st.integers(1, 64), min_size=1, max_size=3)}),
             max_size=2,
         ),
     },

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 
 from cluster.errors import TrainingError
+from cluster.session import PROJECT
 from cluster.tracking import Tracker
-from jobs import batches, model, pipeline, train, tune
+from jobs import batches, model, pipeline, specfile, train, tune
 from jobs.data import preparation
 from jobs.loop import Work
 from jobs.pipeline import Place
@@ -167,23 +170,80 @@ def test_a_bug_in_a_worker_ends_in_one_line(ray_session: str, spec: Spec, place:
 
 
 def test_a_sweep_gives_back_what_it_took(ray_session: str, spec: Spec, place: Place) -> None:
+    """Trials of two workers, more of them at a time than there are CPUs for, and ASHA that stops some."""
     import ray
 
-    search = {"training.learning_rate": {"loguniform": [1e-3, 3e-2]}, "method.rank": {"choice": [2, 4]}}
-    spec = spec.with_values({"sweep.trials": 4, "sweep.search": search, "sweep.share": 0.5})
+    search = {"training.learning_rate": {"choice": [3e-2, 1e-6, 2e-6, 3e-6]}}
+    changes = {"sweep.algorithm": "grid", "sweep.search": search, "sweep.share": 0.5, "sweep.workers": 2}
+    spec = spec.with_values(changes | {"scaling.cpus_per_worker": 2, "sweep.concurrent": 3})
     before = ray.available_resources()["CPU"]
     best, swept = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)
     assert len(swept.trials) == 4
+    assert "stopped" in {t.status for t in swept.trials}
     assert {t.epochs for t in swept.trials if t.status == "finished"} == {spec.sweep.epochs}
     assert all(spec.sweep.grace_epochs <= t.epochs < spec.sweep.epochs for t in swept.trials if t.status == "stopped")
     assert swept.best.status == "finished"
     assert swept.best.validation_loss == min(t.validation_loss for t in swept.trials if t.validation_loss is not None)
     assert pipeline.tuned(spec, place) == swept.best.values
     assert best == spec.with_values(swept.best.values)
+    assert _free_again(before) == (before, set())
+
+
+def _free_again(cpus: float) -> tuple[float, set[str]]:
+    """The CPUs that are free, and the placement groups that hold some, as soon as that is all and none."""
+    import ray
+    from ray.util import placement_group_table
+
     end = time.monotonic() + 30
-    while ray.available_resources().get("CPU") != before and time.monotonic() < end:
+    while True:
+        free = ray.available_resources().get("CPU", 0)
+        held = {name for name, group in placement_group_table().items() if group["state"] != "REMOVED"}
+        if (free == cpus and not held) or time.monotonic() > end:
+            return free, held
         time.sleep(0.2)
-    assert ray.available_resources()["CPU"] == before
+
+
+SWEEPS = """
+import sys
+from pathlib import Path
+from cluster.session import connect
+from cluster.settings import Settings
+from jobs import pipeline, specfile
+
+spec, place = specfile.load(Path(sys.argv[1])), pipeline.Place.from_settings(Settings(storage=sys.argv[2]))
+with connect(place.settings):
+    pipeline.tune_spec(spec, pipeline.prepare(spec, place), place)
+"""
+
+
+def test_a_sweep_that_was_killed_goes_on_where_it_was(
+    ray_session: str, spec: Spec, place: Place, tmp_path: Path
+) -> None:
+    import ray
+
+    search = {"training.learning_rate": {"choice": [0.005, 0.01, 0.02]}}
+    sweep = {"sweep.algorithm": "grid", "sweep.scheduler": "none", "sweep.search": search, "sweep.concurrent": 1}
+    spec = spec.with_values(sweep)
+    before = ray.available_resources()["CPU"]
+    file, store = tmp_path / "spec.yaml", Path(place.settings.storage)
+    file.write_text(specfile.dump(spec))
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": str(PROJECT)}
+    killed = subprocess.Popen([sys.executable, "-c", SWEEPS, str(file), str(store)], env=environment)
+    end = time.monotonic() + 90
+    while not set(store.glob("sweeps/tiny/*/*.json")) and killed.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    done = set(store.glob("sweeps/tiny/*/*.json"))
+    assert 1 <= len(done) < 3
+    written = {path: path.stat().st_mtime_ns for path in done}
+    _, swept = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)
+    assert [t.status for t in swept.trials] == ["finished"] * 3
+    assert {t.values["training.learning_rate"] for t in swept.trials} == {0.005, 0.01, 0.02}
+    assert {path: path.stat().st_mtime_ns for path in done} == written
+    assert _free_again(before) == (before, set())
+    _, again = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)  # at once: all are known
+    assert again.best == swept.best
 
 
 def test_a_failed_trial_is_kept_with_its_values_and_its_reason(ray_session: str, spec: Spec, place: Place) -> None:

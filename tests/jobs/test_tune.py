@@ -2,21 +2,53 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.errors import TrainingError
-from jobs.tune import Swept, Trial
+from jobs import tune
+from jobs.spec import Spec
+from jobs.sweep import points
+from jobs.sweep.record import DIVERGED
+from jobs.tune import Trial
+
+SEARCH = {"method.rank": {"choice": [2, 4, 8, 16]}}
+SPEC = Spec.model_validate(
+    {"name": "x", "base_model": "m", "data": {"source": "a.csv"}, "sweep": {"epochs": 4, "search": SEARCH}}
+)
+POINT = {"method.rank": 4}
 
 
-def trial(name: str, loss: float | None, error: str = "") -> Trial:
-    return Trial(name, {"method.rank": 4}, loss, None, 1.0, "failed" if error else "finished", error)
+def reports(*losses: float) -> list[dict[str, float]]:
+    return [
+        {"epoch": at + 1.0, "step": 5 * (at + 1), "validation_loss": loss, "validation_accuracy": 0.7}
+        for at, loss in enumerate(losses)
+    ]
 
 
-def test_the_best_trial_is_the_one_of_least_loss_among_those_that_have_one() -> None:
-    swept = Swept((trial("a", None, "broke"), trial("b", 0.4), trial("c", 0.0), trial("d", 0.2)))
-    assert swept.best.id == "c"
-    assert swept.to_dict()["best"]["values"] == {"method.rank": 4}
-    assert [t["id"] for t in swept.to_dict()["trials"]] == ["a", "b", "c", "d"]
+@pytest.mark.parametrize(
+    ("losses", "error", "status", "said", "loss"),
+    [
+        ((0.5, 0.4, 0.3, 0.2), "", "finished", "", 0.2),
+        ((0.5, 0.4), "", "stopped", "", 0.4),
+        ((0.5, 0.4), "out of memory", "failed", "out of memory", None),
+        ((float("inf"),), "", "failed", DIVERGED, None),
+        ((), "no such module", "failed", "no such module", None),
+        ((), "", "failed", "ended without a report", None),
+    ],
+)
+def test_what_came_of_a_trial_is_read_from_its_reports(losses, error, status, said, loss) -> None:
+    made = tune.outcome(SPEC, POINT, reports(*losses), error)
+    assert (made.status, made.error, made.validation_loss) == (status, said, loss)
+    assert (made.id, made.values) == (points.name(POINT), POINT)
+    assert made.steps == 5 * len(losses)
 
 
-def test_a_sweep_in_which_all_failed_says_why() -> None:
-    with pytest.raises(TrainingError, match="all 2 trials failed: broke"):
-        _ = Swept((trial("a", None, "broke"), trial("b", None, "too"))).best
+def test_asha_goes_by_what_trials_of_before_did() -> None:
+    known = [Trial(str(at), POINT, 0.2, None, 4.0, "finished", "", 20, ((1.0, 0.1 * at),)) for at in range(1, 5)]
+    for losses, told in ((0.05, "CONTINUE"), (0.45, "STOP")):
+        asha = tune.scheduler(SPEC, known)
+        trial = type("New", (), {"trial_id": "new"})()
+        asha.on_trial_add(None, trial)
+        assert asha.on_trial_result(None, trial, {"epoch": 1.0, tune.METRIC: losses}) == told
+
+
+def test_without_a_scheduler_nobody_is_stopped() -> None:
+    free = tune.scheduler(SPEC.with_values({"sweep.scheduler": "none"}), [])
+    assert free.on_trial_result(None, None, {"epoch": 1.0, tune.METRIC: 9.0}) == "CONTINUE"
