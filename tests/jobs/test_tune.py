@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from jobs import tune
+from cluster.tracking import Tracker
+from jobs import pipeline, tune
+from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.sweep import points
-from jobs.sweep.record import DIVERGED
-from jobs.tune import Trial
+from jobs.sweep.record import DIVERGED, Importance
+from jobs.tune import Swept, Trial
 
 SEARCH = {"method.rank": {"choice": [2, 4, 8, 16]}}
 SPEC = Spec.model_validate(
@@ -52,3 +56,25 @@ def test_asha_goes_by_what_trials_of_before_did() -> None:
 def test_without_a_scheduler_nobody_is_stopped() -> None:
     free = tune.scheduler(SPEC.with_values({"sweep.scheduler": "none"}), [])
     assert free.on_trial_result(None, None, {"epoch": 1.0, tune.METRIC: 9.0}) == "CONTINUE"
+
+
+def test_the_table_and_the_picture_of_what_mattered_are_kept_with_a_run(place: Place) -> None:
+    trials = (tune.outcome(SPEC, POINT, reports(0.5, 0.4), ""), tune.outcome(SPEC, {"method.rank": 8}, [], "broke"))
+    with Tracker(place.settings, "x").run("sweep", {}, {}) as run:
+        tune.log(Swept(trials, Importance({"method.rank": 1.0}, 9, 1.0)), run)
+        assert run.history("trial_validation_loss") == [(0, 0.4)]
+    folder = Path(run.artifact_uri.removeprefix("file://"))
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "sweep-importance.png"}
+    assert '"broke"' in (folder / "sweep.json").read_text()
+
+
+def test_a_training_belongs_to_the_last_sweep_when_it_has_the_best_values(place: Place) -> None:
+    assert pipeline._sweep_behind(SPEC, place) is None
+    swept = Swept(
+        (tune.outcome(SPEC, POINT, reports(0.4), ""), tune.outcome(SPEC, {"method.rank": 8}, reports(0.5), ""))
+    )
+    place.storage.write_json(f"sweeps/{SPEC.name}.json", swept.to_dict())
+    tuned = SPEC.with_values(pipeline.tuned(SPEC, place))
+    assert tuned.method.rank == 4
+    assert pipeline._sweep_behind(tuned, place) == swept
+    assert pipeline._sweep_behind(SPEC, place) is None

@@ -14,13 +14,14 @@ import os
 import shutil
 import signal
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cluster.registry import CHALLENGER, CHAMPION, PREVIOUS
+from cluster.registry import CANARY, CHALLENGER, CHAMPION, PREVIOUS
 from cluster.settings import Settings
 from cluster.storage import Storage
 from jobs.pipeline import Place
@@ -28,6 +29,7 @@ from jobs.spec import Spec
 from monitoring.drift.detect import DriftResult
 from monitoring.journal import Journal
 from monitoring.windows import Window
+from serve.predictions import Kind, Observation, new_id, observations
 
 from .fakes import MODEL, drifted, log, publish, sample
 
@@ -39,6 +41,8 @@ SPEC = Spec.model_validate(
         "monitoring": {"window": 10, "min_labels": 15, "consecutive": 2},
     }
 )
+TRIED = SPEC.with_values({"serving.canary.share": 0.5, "serving.canary.rows": 60})
+"""With a canary between the gate and the champion's place."""
 JOB = "moods-retrain-1-2"
 # Forked from a server that has imported all this and done nothing: a life costs no imports, and no thread is lost.
 LIVES = multiprocessing.get_context("forkserver")
@@ -94,7 +98,7 @@ class Jobs:
         return [job for job in created if self.status(job) == "PENDING"]
 
 
-def life(root: Path, kill_at: int | None) -> None:
+def life(root: Path, spec: Spec, kill_at: int | None) -> None:
     """What the watch and the cluster do, from wherever they are."""
     from mlflow import MlflowClient
 
@@ -116,28 +120,29 @@ def life(root: Path, kill_at: int | None) -> None:
         return drifted(**facts, last=window.rows["prediction_id"].iloc[-1], rows=len(window.rows))
 
     watch = Watch(
-        spec=SPEC,
+        spec=spec,
         storage=place.storage,
         registry=place.registry,
         submit=jobs.submit,
         job_status=jobs.status,
-        finish=lambda job: promotion.finish(SPEC, place, job),
+        finish=lambda job: promotion.finish(spec, place, job),
         roll_back=lambda version, key: promotion.roll_back(MODEL, place, version, key),
         detect=detect,
+        court=promotion.court(spec, place),
     )
     drain(watch)
     for job in jobs.pending():
         (jobs.folder / f"{job}.running").touch()
         champion = place.registry.champion(MODEL)
         made = place.registry.register(MODEL, champion.run, str(root / "challenger"), {})
-        promotion.settle(SPEC, place, made)
+        promotion.settle(spec, place, made)
         (jobs.folder / f"{job}.ended").touch()
     drain(watch)
     (root / "transitions.json").write_text(json.dumps(transitions.done))
 
 
-def lived(root: Path, kill_at: int | None = None) -> int | None:
-    process = LIVES.Process(target=life, args=(root, kill_at))
+def lived(root: Path, spec: Spec, kill_at: int | None = None) -> int | None:
+    process = LIVES.Process(target=life, args=(root, spec, kill_at))
     process.start()
     process.join(120)
     return process.exitcode
@@ -156,7 +161,17 @@ def born(root: Path) -> None:
         place.registry.register(MODEL, run.id, str(root / "champion"), {})
     place.registry.promote(MODEL, 1)
     log(place.storage, sample(20, rng), labelled=20)
+    tried = datetime.now(UTC) + timedelta(days=1)  # whenever a trial begins, it has been seen since
+    rows = [seen(version, number, tried) for version in (1, 2) for number in range(80)]
+    observations(place.storage).append([row.to_row() for row in rows])
     (root / "jobs").mkdir()
+
+
+def seen(version: int, number: int, at: datetime) -> Observation:
+    """An answer of a version during a trial, as quick and as right as the other's."""
+    facts = {"kind": Kind.answer, "key": f"{version}-{number}", "label": "pos", "fault": None}
+    batch = {"batch": f"{version}-{number}", "batch_rows": 1, "seconds": 0.01 + number / 10_000}
+    return Observation(new_id(MODEL, version), at, MODEL, version, **facts, **batch)
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +189,16 @@ def start(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(start) -> list[str]:
     """The transitions of a life that nobody kills."""
+    return passed(start, SPEC, WHOLE)
+
+
+def passed(start: Path, spec: Spec, whole: dict[str, Any]) -> list[str]:
     root = copy(start, "whole")
-    assert lived(root) == 0
-    assert told(root) == WHOLE
-    return json.loads((root / "transitions.json").read_text())
+    assert lived(root, spec) == 0
+    assert told(root) == whole
+    transitions: list[str] = json.loads((root / "transitions.json").read_text())
+    shutil.rmtree(root)
+    return transitions
 
 
 WHOLE = {
@@ -185,13 +206,21 @@ WHOLE = {
     "champion": 2,
     "previous": 1,
     "challenger": None,
+    "canary": None,
     "versions": 2,
     "window": ["1-1 begun", "1-1 done", "1-2 begun", "1-2 done"],
     "decision": ["1-1 done", "1-2 done"],
     "retrain": ["1-2 begun", "1-2 done"],
     "verdict": ["2 done"],
+    "trial": [],
+    "look": [],
     "promotion": ["2-settled begun", "2-settled done"],
     "rollback": [],
+}
+WHOLE_TRIED = WHOLE | {
+    "trial": ["2 begun", "2 done"],
+    "look": ["2-1 done"],
+    "promotion": ["2-trial begun", "2-trial done"],
 }
 
 
@@ -205,9 +234,9 @@ def told(root: Path) -> dict[str, Any]:
     versions = place.registry.versions(MODEL)
     at = {alias: version.version for version in versions for alias in version.aliases}
     journal = Journal(Storage(str(root / "store")))
-    kinds = ("window", "decision", "retrain", "verdict", "promotion", "rollback")
+    kinds = ("window", "decision", "retrain", "verdict", "trial", "look", "promotion", "rollback")
     rows = {kind: [f"{e.key} {e.state}" for e in journal.entries(MODEL, kind)] for kind in kinds}
-    aliases = {name: at.get(name) for name in (CHAMPION, PREVIOUS, CHALLENGER)}
+    aliases = {name: at.get(name) for name in (CHAMPION, PREVIOUS, CHALLENGER, CANARY)}
     return {"jobs": Jobs(root / "jobs").pending() or jobs_of(root), "versions": len(versions)} | aliases | rows
 
 
@@ -219,10 +248,7 @@ def test_killed_at_any_transition_the_loop_ends_where_it_would_have(start, undis
     """Exactly one retraining, exactly one promotion; only a job that died before it had a challenger has failed."""
     assert len(undisturbed) > 30
     for kill_at, transition in enumerate(undisturbed, 1):
-        root = copy(start, f"killed-at-{kill_at}")
-        assert lived(root, kill_at) == -signal.SIGKILL
-        assert lived(root) == 0
-        found = told(root)
+        found = killed(start, SPEC, kill_at)
         if found["versions"] == 1:  # the job died before it had registered anything: nothing can be promoted
             assert transition == "before create_model_version"
             assert found == WHOLE | {
@@ -235,4 +261,22 @@ def test_killed_at_any_transition_the_loop_ends_where_it_would_have(start, undis
             }
         else:
             assert found == WHOLE, f"killed at {kill_at}, {transition}"
-        shutil.rmtree(root)
+
+
+def test_killed_anywhere_in_a_canarys_trial_it_ends_as_it_would_have(start, undisturbed):
+    """What comes before the trial is killed above."""
+    tried = passed(start, TRIED, WHOLE_TRIED)
+    same = next(at for at, pair in enumerate(zip(tried, undisturbed, strict=False)) if len(set(pair)) > 1)
+    assert len(tried) - same > 10
+    for kill_at in range(same, len(tried) + 1):
+        assert killed(start, TRIED, kill_at) == WHOLE_TRIED, f"killed at {kill_at}, {tried[kill_at - 1]}"
+
+
+def killed(start: Path, spec: Spec, kill_at: int) -> dict[str, Any]:
+    """What is left after a life that was killed and one that was not."""
+    root = copy(start, f"killed-at-{kill_at}")
+    assert lived(root, spec, kill_at) == -signal.SIGKILL
+    assert lived(root, spec) == 0
+    found = told(root)
+    shutil.rmtree(root)
+    return found
