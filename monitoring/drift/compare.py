@@ -8,6 +8,7 @@ sample, so that their cost is bounded.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ MOST_ROWS = 1000
 """Rows a side of the embedding test, whose kernel grows with their square."""
 _MOST_LEARNED = 5000
 _EXACT = 1000  # rows up to which scipy's exact null distribution is quick
+_MANY = 10_000  # rows from which its asymptotic one is not
 _DIRECTIONS = 8  # principal directions of the embedding that the classifier sees beside the columns
 
 
@@ -88,11 +90,28 @@ def _column(name: str, reference: pd.Series, current: pd.Series, level: float) -
 
 
 def ks(reference: NDArray[np.float64], current: NDArray[np.float64]) -> float:
-    """The p-value of Kolmogorov and Smirnov's test of two columns of numbers."""
-    from scipy.stats import ks_2samp
+    """The p-value of Kolmogorov and Smirnov's test of two columns of numbers.
 
-    exact = max(len(reference), len(current)) <= _EXACT
-    return float(ks_2samp(reference, current, method="auto" if exact else "asymp").pvalue)
+    scipy's for few rows. For many the same statistic with half of its searches, and the limiting distribution with
+    Stephens' correction (1970), which is within 1% of the exact one long before there are so many.
+    """
+    if max(len(reference), len(current)) <= _MANY:
+        from scipy.stats import ks_2samp
+
+        exact = max(len(reference), len(current)) <= _EXACT
+        return float(ks_2samp(reference, current, method="auto" if exact else "asymp").pvalue)
+    from scipy.special import kolmogorov
+
+    ref, cur = np.sort(reference), np.sort(current)
+    root = math.sqrt(len(ref) * len(cur) / (len(ref) + len(cur)))
+    gap = max(_above(ref, cur), _above(cur, ref))
+    return float(kolmogorov(gap * (root + 0.12 + 0.11 / root)))
+
+
+def _above(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """How far the distribution function of `ours` rises above that of `theirs`; both sorted."""
+    steps = np.arange(1, len(ours) + 1) / len(ours)
+    return float((steps - np.searchsorted(theirs, ours, side="right") / len(theirs)).max())
 
 
 def _numbers(column: pd.Series) -> NDArray[np.float64]:
