@@ -1,0 +1,140 @@
+"""What ASHA saves: a grid of 12 points trained to the end, beside the same points under ASHA.
+
+    python -m examples.sentiment_data && python bench/sweep.py
+
+MiniLM with LoRA on tweets, learning rate x rank, through the project's own sweep. Compute is counted in optimizer
+steps, since seconds are the machine's. Which points ASHA sees first is chance, so beside the one real run its scheduler
+is replayed over the grid's own learning curves in many other orders, one trial at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pandas as pd
+
+from cluster.console import say
+from cluster.session import connect
+from cluster.settings import Settings
+from jobs import pipeline, show, specfile, tune
+from jobs.pipeline import Place
+from jobs.spec import Spec
+from jobs.sweep.record import Trial
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SEARCH = {
+    "training.learning_rate": {"choice": [1e-4, 5e-4, 2e-3, 8e-3]},
+    "method.rank": {"choice": [2, 8, 32]},
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    loss: float
+    steps: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=96, help="training rows")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=8, help="rows a step: small, so that few rows make many steps")
+    parser.add_argument("--reduction-factor", type=int, default=4)
+    parser.add_argument("--concurrent", type=int, default=2)
+    parser.add_argument("--orders", type=int, default=500, help="orders to replay ASHA in")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place.from_settings(Settings(storage=f"{folder}/store"))
+        grid = spec(chosen, Path(folder))
+        asha = grid.with_values({"sweep.scheduler": "asha"})
+        with connect(place.settings, num_cpus=chosen.concurrent + 1):
+            dataset = pipeline.prepare(grid, place)
+            found = {}
+            for name, made in (("grid", grid), ("ASHA", asha)):
+                began = time.monotonic()
+                _, found[name] = pipeline.tune_spec(made, dataset, place)
+                say(f"{name}: {time.monotonic() - began:.0f} s\n{show.sweep(found[name])}")
+    trials = found["grid"].trials
+    print(table({name: outcome(swept.trials) for name, swept in found.items()}, replays(asha, trials, chosen.orders)))
+
+
+def spec(chosen: argparse.Namespace, folder: Path) -> Spec:
+    """Half of the rows train, the other half validates and tests; every point to its end."""
+    rows = pd.read_csv(EXAMPLES / "data" / "train.csv").sample(2 * chosen.rows, random_state=0)
+    rows.to_csv(folder / "rows.csv", index=False)
+    return specfile.load(EXAMPLES / "sentiment.yaml").with_values(
+        {
+            "data.source": str(folder / "rows.csv"),
+            "data.split": {"by": "stratified", "train": 0.5, "validation": 0.4, "test": 0.1},
+            "training.evaluations_per_epoch": 1,
+            "training.global_batch_size": chosen.batch,
+            "training.micro_batch_size": chosen.batch,
+            "scaling.workers": 1,
+            "sweep.algorithm": "grid",
+            "sweep.scheduler": "none",
+            "sweep.epochs": chosen.epochs,
+            "sweep.reduction_factor": chosen.reduction_factor,
+            "sweep.concurrent": chosen.concurrent,
+            "sweep.share": 1.0,
+            "sweep.search": SEARCH,
+        }
+    )
+
+
+def outcome(trials: Sequence[Trial]) -> Outcome:
+    losses = [t.validation_loss for t in trials if t.validation_loss is not None]
+    return Outcome(min(losses), sum(t.steps for t in trials))
+
+
+def replays(spec: Spec, grid: Sequence[Trial], orders: int) -> list[Outcome]:
+    """What ASHA would have come to, had it seen the grid's trials in other orders."""
+    draw = random.Random(0)  # noqa: S311 - orders, not secrets
+    return [outcome(replay(spec, draw.sample(grid, len(grid)))) for _ in range(orders)]
+
+
+def replay(spec: Spec, trials: Sequence[Trial]) -> list[Trial]:
+    asha = tune.scheduler(spec)
+    return [_until_stopped(asha, trial) for trial in trials]
+
+
+def _until_stopped(asha: object, trial: Trial) -> Trial:
+    seen = SimpleNamespace(trial_id=trial.id)
+    asha.on_trial_add(None, seen)  # type: ignore[attr-defined]
+    per_epoch = trial.steps / trial.epochs
+    for epochs, loss in trial.losses:
+        result = {"epoch": epochs, tune.METRIC: loss}
+        if asha.on_trial_result(None, seen, result) == "STOP":  # type: ignore[attr-defined]
+            return replace(trial, validation_loss=loss, epochs=epochs, steps=round(epochs * per_epoch))
+    return trial
+
+
+def table(found: dict[str, Outcome], replayed: Sequence[Outcome]) -> str:
+    grid = found["grid"]
+    rows = [
+        [name, f"{one.loss:.4f}", f"{one.loss - grid.loss:+.4f}", one.steps, f"{one.steps / grid.steps:.0%}"]
+        for name, one in found.items()
+    ]
+    ranked = sorted(one.steps / grid.steps for one in replayed)
+    spread = [f"{ranked[int(q * (len(ranked) - 1))]:.0%}" for q in (0.05, 0.95)]
+    best = statistics.mean(one.loss <= grid.loss for one in replayed)
+    tail = (
+        f"in {len(replayed)} other orders: {statistics.mean(ranked):.0%} of the steps "
+        f"(5% to 95%: {' to '.join(spread)}), "
+        f"the grid's best loss in {best:.0%}, at most {max(one.loss for one in replayed) - grid.loss:.4f} above it"
+    )
+    return show.table("", ["", "best validation loss", "above the grid", "steps", "of the grid"], rows) + "\n" + tail
+
+
+if __name__ == "__main__":
+    main()
