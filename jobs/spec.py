@@ -379,6 +379,9 @@ class MonitoringSpec(Part):
     consecutive: PositiveInt = Field(3, description="Windows in a row that must drift before it counts.")
     accuracy_drop: Share = Field(0.05, description="Drop below the Scorecard's accuracy that counts.")
     min_labels: PositiveInt = Field(200, description="Labelled rows that must have come in before a retraining.")
+    new_labels: PositiveInt | None = Field(
+        None, description="Labelled rows that no retraining has used, from which it is retrained without other alarm."
+    )
     max_age_days: PositiveFloat | None = Field(None, description="Age of the champion from which it is retrained.")
     cooldown_minutes: float = Field(60.0, ge=0, description="Least time between two retrainings.")
     budget_hours: PositiveFloat | None = Field(

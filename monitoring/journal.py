@@ -17,7 +17,7 @@ from cluster.storage import Storage
 from cluster.tables import Table
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
-WINDOW, DECISION, RETRAIN, VERDICT = "window", "decision", "retrain", "verdict"
+WINDOW, DECISION, RETRAIN, EVALUATED, VERDICT = "window", "decision", "retrain", "evaluated", "verdict"
 PROMOTION, ROLLBACK, TRIAL, LOOK = "promotion", "rollback", "trial", "look"
 
 _SCHEMA = pa.schema(

@@ -1,10 +1,11 @@
 """The policy: what follows from a window. A pure function, so that every decision can be replayed and explained.
 
 An alarm is drift in `consecutive` windows in a row, accuracy that fell by more than `accuracy_drop` (measured, or
-estimated while labels are few), or the champion's age. Drift that labels show not to hurt is told, and nothing follows.
-Any other alarm retrains when enough labels have come in, the last retraining is long enough ago, none is running and
-the budget allows; otherwise it waits. Age needs labels like the others: without new rows a retraining ends at the model
-there already is. A champion that labels show to be worse than the version before it is rolled back.
+estimated while labels are few), the champion's age, or so many new labels that they are worth a retraining. Drift that
+labels show not to hurt is told, and nothing follows. Any other alarm retrains when enough labels have come in, the last
+retraining is long enough ago, none is running, nothing is on trial and the budget allows; otherwise it waits. Age needs
+labels like the others: without new rows a retraining ends at the model there already is. A champion that labels show to
+be worse than the version before it is rolled back.
 """
 
 from __future__ import annotations
@@ -100,10 +101,11 @@ def decide(
 ) -> Decision:
     """What to do after one window. `history` are this model's earlier decisions, oldest first."""
     in_a_row = _in_a_row(result, history)
-    drift, accuracy, age = _drift(result, in_a_row, spec), _accuracy(result, spec), _age(champion_age, spec)
-    alarms = [drift, accuracy, *age]
+    drift, accuracy = _drift(result, in_a_row, spec), _accuracy(result, spec)
+    others = [accuracy, *_age(champion_age, spec), *_labels(labels_waiting, spec)]
+    alarms = [drift, *others]
     alarm = any(found.holds for found in alarms)
-    harmless = _harmless(result, spec) if alarm and not any(found.holds for found in (accuracy, *age)) else []
+    harmless = _harmless(result, spec) if alarm and not any(found.holds for found in others) else []
     budget = _budget(cost, spec)
     refusals = [
         *_refusals(history, now, spec, labels_waiting=labels_waiting, running=running),
@@ -211,6 +213,12 @@ def _age(age: timedelta, spec: MonitoringSpec) -> list[_Finding]:
         return []
     days, old = age / timedelta(days=1), age > timedelta(days=spec.max_age_days)
     return [_Finding(old, f"champion is {days:.1f} days old, {'over' if old else 'of'} {spec.max_age_days:g}")]
+
+
+def _labels(waiting: int, spec: MonitoringSpec) -> list[_Finding]:
+    if spec.new_labels is None:
+        return []
+    return [_Finding(waiting >= spec.new_labels, f"{waiting} new labels, {spec.new_labels} are worth a retraining")]
 
 
 def _budget(cost: Cost, spec: MonitoringSpec) -> list[_Finding]:

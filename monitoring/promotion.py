@@ -16,7 +16,7 @@ from jobs.publish import manifest
 from jobs.spec import Spec
 
 from . import trial
-from .journal import BEGUN, DONE, PROMOTION, ROLLBACK, VERDICT, Journal
+from .journal import BEGUN, DONE, EVALUATED, PROMOTION, ROLLBACK, VERDICT, Journal
 from .judges import gate
 from .judges.gate import Verdict
 from .trial import Court
@@ -32,6 +32,7 @@ def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
     Killed anywhere and called again it goes on: a verdict that is in the journal stands.
     """
     key, journal = str(challenger.version), Journal(place.storage)
+    journal.write(spec.name, EVALUATED, DONE, key, {"version": challenger.version, "run": challenger.run})
     known = [entry for entry in journal.entries(spec.name, VERDICT) if entry.key == key]
     if known:
         verdict = Verdict.from_dict(known[-1].body)

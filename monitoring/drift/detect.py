@@ -21,9 +21,9 @@ from cluster.storage import Storage
 from jobs import tasks
 from jobs.inputs import Inputs, texts
 from jobs.spec import Spec
-from monitoring.windows import Position, Window
+from monitoring.windows import ENOUGH_LABELS, Position, Window
 
-from . import compare, estimate, page, permutation, reports
+from . import compare, estimate, page, permutation, quality, reports
 from .compare import CHI_SQUARE, EMBEDDING, KS, ColumnDrift, Sample
 from .estimate import Estimate
 from .page import Side
@@ -114,6 +114,8 @@ def detect(
         report=reports.keep(storage, window.model, window.key, snapshot),
         page=page.path(window.model, window.key),
     )
+    if len(measured) >= ENOUGH_LABELS:
+        reports.run(storage, window.model, f"{window.key}-quality", quality.snapshot(reference, measured))
     page.keep(storage, result, Side(reference, samples[0]), Side(window.rows, samples[1]), spec)
     return result
 

@@ -1,8 +1,9 @@
 """Where drift reports are kept: an HTML file for people, a run in an Evidently workspace for its own UI.
 
-drift/<model>/<version>-<number>.html    opens in a browser, no network needed
-drift/workspace/                         `evidently ui --workspace` shows it (a local storage root)
-drift/<model>/<version>-<number>.json    Evidently's snapshot instead (any other storage root)
+drift/<model>/<version>-<number>-summary.html    what moved, in words and pictures (`page.py`)
+drift/<model>/<version>-<number>.html            Evidently's, opens in a browser, no network needed
+drift/workspace/                                 `evidently ui --workspace` shows all runs (a local storage root)
+drift/<model>/<version>-<number>.json            Evidently's snapshot instead (any other storage root)
 """
 
 from __future__ import annotations
@@ -20,15 +21,20 @@ WORKSPACE = "drift/workspace"
 
 def keep(storage: Storage, model: str, key: str, snapshot: Snapshot) -> str:
     """Store a report and return its HTML file's path under the storage root. The same key again replaces it."""
+    run(storage, model, key, snapshot)
+    path = f"drift/{model}/{key}.html"
+    storage.write_bytes(path, snapshot.get_html_str(as_iframe=False).encode())
+    return path
+
+
+def run(storage: Storage, model: str, key: str, snapshot: Snapshot) -> None:
+    """Store a report for Evidently's UI, without the megabytes of its HTML. The same key again replaces it."""
     name = f"{model} {key}"
     snapshot.set_name(name)
-    path = f"drift/{model}/{key}"
     if "://" in storage.root:
-        storage.write_bytes(f"{path}.json", snapshot.dumps().encode())
+        storage.write_bytes(f"drift/{model}/{key}.json", snapshot.dumps().encode())
     else:
         _to_workspace(storage.url(WORKSPACE), model, name, snapshot)
-    storage.write_bytes(f"{path}.html", snapshot.get_html_str(as_iframe=False).encode())
-    return f"{path}.html"
 
 
 def _to_workspace(folder: str, model: str, name: str, snapshot: Snapshot) -> None:

@@ -211,6 +211,7 @@ WHOLE = {
     "window": ["1-1 begun", "1-1 done", "1-2 begun", "1-2 done"],
     "decision": ["1-1 done", "1-2 done"],
     "retrain": ["1-2 begun", "1-2 done"],
+    "evaluated": ["2 done"],
     "verdict": ["2 done"],
     "trial": [],
     "look": [],
@@ -234,7 +235,7 @@ def told(root: Path) -> dict[str, Any]:
     versions = place.registry.versions(MODEL)
     at = {alias: version.version for version in versions for alias in version.aliases}
     journal = Journal(Storage(str(root / "store")))
-    kinds = ("window", "decision", "retrain", "verdict", "trial", "look", "promotion", "rollback")
+    kinds = ("window", "decision", "retrain", "evaluated", "verdict", "trial", "look", "promotion", "rollback")
     rows = {kind: [f"{e.key} {e.state}" for e in journal.entries(MODEL, kind)] for kind in kinds}
     aliases = {name: at.get(name) for name in (CHAMPION, PREVIOUS, CHALLENGER, CANARY)}
     return {"jobs": Jobs(root / "jobs").pending() or jobs_of(root), "versions": len(versions)} | aliases | rows
@@ -256,6 +257,7 @@ def test_killed_at_any_transition_the_loop_ends_where_it_would_have(start, undis
                 "previous": None,
                 "versions": 1,
                 "retrain": ["1-2 begun", "1-2 failed"],
+                "evaluated": [],
                 "verdict": [],
                 "promotion": [],
             }

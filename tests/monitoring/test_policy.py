@@ -93,6 +93,19 @@ def test_after_a_roll_back_nothing_retrains_until_the_cooldown_is_over():
     assert (again.action, again.reasons[-1]) == (WAIT, "last roll back 30.0 of 60 minutes ago")
 
 
+def test_enough_new_labels_retrain_without_another_alarm():
+    spec = SPEC.model_copy(update={"new_labels": 500})
+    decision = judge(result(), spec=spec, labels_waiting=500)
+    assert (decision.action, decision.alarm) == (RETRAIN, True)
+    assert "500 new labels, 500 are worth a retraining" in decision.reasons
+    assert judge(result(), spec=spec, labels_waiting=499).action == KEEP
+    # Also where labels show that drift does not hurt: they are there to be learned from.
+    assert (
+        judge(drifted(number=2, accuracy=0.9, labelled=200), [past(drifted())], spec, labels_waiting=500).action
+        == RETRAIN
+    )
+
+
 def test_one_drifted_window_is_not_enough():
     decision = judge(drifted())
     assert (decision.action, decision.alarm, decision.in_a_row) == (KEEP, False, 1)

@@ -121,6 +121,18 @@ def test_empty_texts_and_one_label_are_data_too(storage, reference, quiet):
     assert detect(window(odd), reference.assign(label="pos"), WORDS, SPEC, storage).drifted
 
 
+@pytest.mark.parametrize("labels", [("neg", "pos"), ("neg", "pos", "meh")])
+def test_evidently_gets_the_quality_on_what_is_labelled(storage, reference, quiet, labels):
+    given = quiet.assign(label=[labels[i % len(labels)] for i in range(len(quiet))])
+    found = detect(window(given, labelled=40), reference, WORDS, SPEC, storage)
+    stored = [
+        json.loads(path.read_text()) for path in Path(storage.url("drift", "workspace")).glob("*/snapshots/*.json")
+    ]
+    (made,) = (run for run in stored if run["name"] == "moods 1-1-quality")
+    accuracy = next(m for m in made["metric_results"].values() if m["display_name"].startswith("Accuracy"))
+    assert accuracy["value"] == pytest.approx(found.accuracy)
+
+
 @pytest.mark.parametrize("found", [result(), drifted(accuracy=0.5, labelled=40)])
 def test_a_result_survives_json(found):
     assert DriftResult.from_dict(json.loads(json.dumps(found.to_dict()))) == found
