@@ -114,8 +114,9 @@ def detect(
         report=reports.keep(storage, window.model, window.key, snapshot),
         page=page.path(window.model, window.key),
     )
-    if len(measured) >= ENOUGH_LABELS:
-        reports.run(storage, window.model, f"{window.key}-quality", quality.snapshot(reference, measured))
+    judged = quality.snapshot(reference, measured) if len(measured) >= ENOUGH_LABELS else None
+    if judged is not None:
+        reports.run(storage, window.model, f"{window.key}-quality", judged)
     page.keep(storage, result, Side(reference, samples[0]), Side(window.rows, samples[1]), spec)
     return result
 

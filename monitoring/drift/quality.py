@@ -11,17 +11,24 @@ if TYPE_CHECKING:
     from evidently.core.report import Snapshot
 
 _TRUE, _PREDICTED = "true", "label"
+_TWO = 2
 
 
-def snapshot(reference: pd.DataFrame, measured: pd.DataFrame) -> Snapshot:
-    """Accuracy, precision, recall, F1 and their dummies of `measured` against `reference`: true, label."""
+def snapshot(reference: pd.DataFrame, measured: pd.DataFrame) -> Snapshot | None:
+    """Accuracy, precision, recall, F1 and their dummies of `measured` against `reference`: true, label.
+
+    None where a side has a single label, or only two where there are more: Evidently 0.7.23 fails at these.
+    """
     from evidently import BinaryClassification, DataDefinition, Dataset, MulticlassClassification, Report
     from evidently.presets import ClassificationQuality
     from sklearn.exceptions import UndefinedMetricWarning
 
-    labels = sorted({*reference[_TRUE], *reference[_PREDICTED], *measured[_TRUE], *measured[_PREDICTED]})
+    ours, theirs = ({*rows[_TRUE], *rows[_PREDICTED]} for rows in (measured, reference))
+    labels = sorted(ours | theirs)
+    two = len(labels) <= _TWO
+    if min(len(ours), len(theirs)) < (_TWO if two else _TWO + 1):
+        return None
     names = {"target": _TRUE, "prediction_labels": _PREDICTED}
-    two = len(labels) <= 2  # noqa: PLR2004 - Evidently fails on two labels that it takes for many
     kind = BinaryClassification(**names, pos_label=labels[-1]) if two else MulticlassClassification(**names)
     known = DataDefinition(categorical_columns=[_TRUE, _PREDICTED], classification=[kind])
     current, before = (

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
 from cluster.storage import Storage
 from jobs.inputs.texts import DESCRIPTORS
 from jobs.spec import Spec
+from monitoring.drift import quality
 from monitoring.drift.compare import EMBEDDING, TOGETHER
 from monitoring.drift.detect import CONFIDENCE, LABEL, DriftResult, detect
 from monitoring.windows import Window
@@ -121,16 +123,18 @@ def test_empty_texts_and_one_label_are_data_too(storage, reference, quiet):
     assert detect(window(odd), reference.assign(label="pos"), WORDS, SPEC, storage).drifted
 
 
-@pytest.mark.parametrize("labels", [("neg", "pos"), ("neg", "pos", "meh")])
-def test_evidently_gets_the_quality_on_what_is_labelled(storage, reference, quiet, labels):
-    given = quiet.assign(label=[labels[i % len(labels)] for i in range(len(quiet))])
-    found = detect(window(given, labelled=40), reference, WORDS, SPEC, storage)
-    stored = [
-        json.loads(path.read_text()) for path in Path(storage.url("drift", "workspace")).glob("*/snapshots/*.json")
-    ]
+def test_evidently_gets_the_quality_on_what_is_labelled(storage, reference, quiet):
+    found = detect(window(quiet, labelled=40), reference, WORDS, SPEC, storage)
+    stored = [json.loads(file.read_text()) for file in Path(storage.url("drift")).glob("workspace/*/snapshots/*.json")]
     (made,) = (run for run in stored if run["name"] == "moods 1-1-quality")
     accuracy = next(m for m in made["metric_results"].values() if m["display_name"].startswith("Accuracy"))
     assert accuracy["value"] == pytest.approx(found.accuracy)
+
+
+@pytest.mark.parametrize(("here", "there", "told"), [("abc", "abc", True), ("abc", "ab", False), ("a", "ab", False)])
+def test_quality_of_labels_of_any_number(here, there, told):
+    sides = [pd.DataFrame({"true": list(labels * 20), "label": list(labels[::-1] * 20)}) for labels in (there, here)]
+    assert (quality.snapshot(*sides) is not None) == told
 
 
 @pytest.mark.parametrize("found", [result(), drifted(accuracy=0.5, labelled=40)])
