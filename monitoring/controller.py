@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from cluster.console import say
@@ -26,6 +27,7 @@ from . import watch as watch_
 from .journal import Entry, Journal
 from .policy import Decision
 from .watch import Watch
+from .windows import accuracy_of
 
 _LAST = 5
 _TERM_SECONDS = 60.0
@@ -151,7 +153,7 @@ def retrained(spec: Spec, place: Place) -> bool:
 def status(spec: Spec, place: Place) -> dict[str, Any]:
     """Versions, who watches, what is on trial, the last windows and decisions, the jobs of the cluster that serves."""
     entries = Journal(place.storage).entries(spec.name)
-    windows = [e.body for e in entries if e.kind == journal.WINDOW and e.state == journal.DONE]
+    windows = [dict(e.body) for e in entries if e.kind == journal.WINDOW and e.state == journal.DONE]
     decisions = [e.body for e in entries if e.kind == journal.DECISION]
     try:
         where: Endpoint | None = endpoint.find(place.storage, spec.name)
@@ -163,10 +165,17 @@ def status(spec: Spec, place: Place) -> dict[str, Any]:
         "watching": _lease(spec, place).current(),
         "versions": place.registry.versions(spec.name),
         "trial": _trial(entries),
-        "windows": windows[-_LAST:],
+        "windows": [_by_now(place, spec.name, window) for window in windows[-_LAST:]],
         "decisions": decisions[-_LAST:],
         "jobs": _jobs(where.jobs if where else place.settings.address, spec.name),
     }
+
+
+def _by_now(place: Place, model: str, window: dict[str, Any]) -> dict[str, Any]:
+    """A window as it was judged, with the accuracy of its own rows by the labels that have come in since."""
+    start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+    accuracy, labelled = accuracy_of(place.storage, model, window["version"], start, end)
+    return {**window, "now": {"accuracy": accuracy, "labelled": labelled}}
 
 
 def _trial(entries: Sequence[Entry]) -> dict[str, Any] | None:

@@ -132,6 +132,9 @@ def _drift(window: dict[str, Any]) -> str:
 
 
 def _accuracy(window: dict[str, Any]) -> str:
-    if window["accuracy"] is None:
-        return f"no labels, estimated {window['estimated']['accuracy']:.3f} (was {window['reference_accuracy']:.3f})"
-    return f"{window['accuracy']:.3f} on {window['labelled']} (was {window['reference_accuracy']:.3f})"
+    """By the labels that have come in for the window's rows until now, beside what was estimated without any."""
+    now, was = window["now"], f"was {window['reference_accuracy']:.3f}"
+    estimated = f"estimated {window['estimated']['accuracy']:.3f}"
+    if now["accuracy"] is None:
+        return f"no labels, {estimated} ({was})"
+    return f"{now['accuracy']:.3f} on {now['labelled']}, {estimated} ({was})"

@@ -104,6 +104,21 @@ def labelled(storage: Storage, model: str, version: int | None, last: int | None
     return _joined(storage, model, version, columns, last)
 
 
+def accuracy_of(storage: Storage, model: str, version: int, start: datetime, end: datetime) -> tuple[float | None, int]:
+    """(accuracy, labelled rows) of a window's own predictions, by all labels that have come in since it was judged."""
+    sql = _joined_sql(model, version, ["at", "label"])
+    within = where([("at", ">=", start), ("at", "<=", end)], "own")
+    right = 'sum(CASE WHEN own.label = own."true" THEN 1 ELSE 0 END)'
+    found = _selected(
+        storage,
+        f"SELECT count(*) AS labelled, {right} AS right_ones FROM ({sql}) own WHERE {within}",
+        ["labelled", "right_ones"],
+        feedback=True,
+    )
+    labelled = int(found["labelled"].sum())
+    return (float(found["right_ones"].sum()) / labelled if labelled else None), labelled
+
+
 def unlabelled(storage: Storage, model: str, version: int, last: int) -> pd.DataFrame:
     """The latest `last` predictions of a version without a true label, oldest first.
 

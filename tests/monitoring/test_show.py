@@ -80,6 +80,16 @@ STATE = {
 }
 
 
+NOW = {"now": {"accuracy": None, "labelled": 0}}
+
+
+def test_a_window_is_told_with_the_labels_that_came_later() -> None:
+    judged = result().to_dict()
+    assert "no labels, estimated 0.880 (was 0.890)" in show.status({**STATE, "windows": [NOW | judged]})
+    late = {"now": {"accuracy": 0.7, "labelled": 120}}
+    assert "0.700 on 120, estimated 0.880 (was 0.890)" in show.status({**STATE, "windows": [late | judged]})
+
+
 def test_the_state_says_who_watches_and_what_is_on_trial() -> None:
     assert "moods: not served; not watched" in show.status(STATE)
     trial = {"version": 2, "champion": 1, "began": BEGAN, "reasons": []}
@@ -105,4 +115,4 @@ def test_a_decision_ends_in_where_to_look_when_something_drifted(found: DriftRes
     assert made.page == found.page
     assert show.decision(made).endswith("; what drifted: drift/moods/1-1-summary.html") == told
     state = {**STATE, "windows": []}
-    assert (found.page in show.status({**state, "windows": [found.to_dict()]})) == told
+    assert (found.page in show.status({**state, "windows": [NOW | found.to_dict()]})) == told
