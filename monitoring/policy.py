@@ -112,7 +112,8 @@ def decide(
         *(found.said for found in budget if not found.holds),
     ]
     action = KEEP if harmless or not alarm else WAIT if refusals else RETRAIN
-    consequence = {KEEP: harmless, WAIT: refusals, RETRAIN: [found.said for found in budget]}[action]
+    ready = f"{labels_waiting} of {spec.min_labels} labels, cooldown clear"
+    consequence = {KEEP: harmless, WAIT: refusals, RETRAIN: [ready, *(found.said for found in budget)]}[action]
     if regression is not None:
         action = ROLL_BACK if regression.worse else action
         consequence = [*consequence, regression.said]
