@@ -34,6 +34,9 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="The dataset versions that are kept: list, show, diff.")
 app.add_typer(data_app, name="data")
 
+keys_app = typer.Typer(no_args_is_help=True, help="API keys of servers with `serving.auth: keys`.")
+app.add_typer(keys_app, name="keys")
+
 jobs_app = typer.Typer(no_args_is_help=True, help="The jobs of a cluster: list, logs, stop, wait.")
 app.add_typer(jobs_app, name="jobs")
 
@@ -823,6 +826,45 @@ def backtest(
     if picture is not None:
         frontier.draw(made, picture)
     _answer(made, json, frontier.table(made))
+
+
+@keys_app.command("create", epilog="Example: `rehone keys create 'the web shop' --model sentiment --days 90`")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Whose it is: it is in the access log.")],
+    *,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may ask; all when not given.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="How long it is good; for ever when not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a key and show it, this once. Servers that run know it at once."""
+    from serve import callers
+
+    key, secret = callers.create(_storage(), name, tuple(model or ()), days)
+    _answer({"id": key.id, "name": key.name, "key": secret}, json, f"{secret}\nkept as {key.id}; it is not shown again")
+
+
+@keys_app.command("list", epilog="Example: `rehone keys list --json`")
+def keys_list(*, json: Json = False) -> None:
+    """Keys by id, without what is secret of them."""
+    from jobs import show
+    from serve import callers
+
+    found = [{n: v for n, v in key.to_dict().items() if n != "digest"} for key in callers.listed(_storage())]
+    head = ["id", "name", "models", "created", "expires"]
+    rows = [
+        [k["id"], k["name"], ", ".join(k["models"]) or "all", k["created"][:19], (k["expires"] or "never")[:19]]
+        for k in found
+    ]
+    _answer(found, json, show.table("", head, rows) if found else "no keys")
+
+
+@keys_app.command("revoke", epilog="Example: `rehone keys revoke 3f2a9c81b0d4`")
+def keys_revoke(key: Annotated[str, typer.Argument(help="Its id.")], *, json: Json = False) -> None:
+    """Make a key worthless. Servers that run refuse it within `serving.poll_seconds`."""
+    from serve import callers
+
+    gone = callers.revoke(_storage(), key)
+    _answer({"id": gone.id, "name": gone.name}, json, f"{gone.name}: revoked")
 
 
 @app.command(epilog="Example: `rehone demo`")

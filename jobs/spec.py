@@ -364,6 +364,18 @@ class ServingSpec(Part):
     )
     flush_seconds: PositiveFloat = Field(2.0, description="How often spools move to the prediction log.")
     poll_seconds: PositiveFloat = Field(1.0, description="How often a replica asks for the champion.")
+    auth: Literal["none", "keys"] = Field(
+        "none", description="keys: every request but /healthz needs an API key (`rehone keys create`)."
+    )
+    max_ongoing: PositiveInt = Field(
+        128, description="Requests that a replica answers at once; more get 429 and Retry-After."
+    )
+    rate_per_minute: float = Field(
+        0.0, ge=0, description="Requests a minute and caller (key, else address) on a replica; 0 for any number."
+    )
+    max_body_bytes: PositiveInt = Field(64 * 2**20, description="Size of a request's body; a larger one gets 413.")
+    timeout_seconds: PositiveFloat = Field(60.0, description="How long a request may take; then it gets 504.")
+    access_log: bool = Field(True, description="Write a line of JSON for each request, with its prediction ids.")
     canary: CanarySpec = CanarySpec()  # type: ignore[call-arg]
 
 

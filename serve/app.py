@@ -17,8 +17,11 @@ from jobs.explain.explanation import Explanation
 from jobs.explain.pixels import ImageExplanation
 from jobs.explain.words import TextExplanation
 
+from . import telemetry
 from .predictions import Prediction
 from .service import NotReadyError, Service
+
+_NOTED = 10  # prediction ids of one request that its line in the access log has
 
 
 def _listed(given: object) -> object:
@@ -148,13 +151,15 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
     api.add_exception_handler(RequestValidationError, _refuse)
 
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
-    async def predict(model: str, body: PredictRequest, x_rehone_key: Key = None) -> PredictResponse:
+    async def predict(model: str, body: PredictRequest, request: Request, x_rehone_key: Key = None) -> PredictResponse:
         """Label one input or many: texts, or images as `data:` URIs.
 
         Every answer is in the prediction log before it is sent.
         """
         _bound(body.inputs, limits.predict, limits.characters)
         made = await service.predict(model, body.inputs, key=x_rehone_key)
+        ids = [prediction.prediction_id for prediction in made[:_NOTED]]
+        telemetry.note(request.scope, version=made[0].version, prediction_ids=ids)
         return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
 
     @api.post("/v1/models/{model}/explain", responses=_PROBLEMS, response_model_exclude_none=True)

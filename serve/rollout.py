@@ -27,11 +27,14 @@ from jobs.spec import Spec
 
 from . import app, engine
 from .app import Limits
+from .callers import Callers
 from .engine import Answered, Engine, Load
 from .follower import AliasFollower
+from .guard import Bounds, Guard
 from .predictions import tables
 from .service import Service
 from .spool import Flusher, Spool
+from .telemetry import RayMeter, Telemetry, access
 from .traffic import Lane, Traffic
 
 if TYPE_CHECKING:
@@ -67,6 +70,10 @@ class Server:
             explain_steps=spec.serving.explain_steps,
             traffic=self._traffic(spec, spool),
         )
+        self._serving = spec.serving
+        self._callers = Callers(storage, spec.serving.poll_seconds) if spec.serving.auth == "keys" else None
+        if self._callers is not None:
+            self._callers.start()
         self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs, spec.serving.max_characters)
         for batch in (self._batch, self._canary_batch):
             batch.set_max_batch_size(spec.serving.max_batch_size)
@@ -74,7 +81,12 @@ class Server:
         self._closed = False
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return app.build(self._service, self._limits, lambda: self._follower.failed)
+        api = app.build(self._service, self._limits, lambda: self._follower.failed)
+        serving, model = self._serving, self._service.model
+        bounds = Bounds(serving.max_ongoing, serving.rate_per_minute, serving.max_body_bytes, serving.timeout_seconds)
+        api.add_middleware(Guard, model=model, bounds=bounds, callers=self._callers)
+        api.add_middleware(Telemetry, meter=RayMeter(model), log=access.info if serving.access_log else None)
+        return api
 
     def _traffic(self, spec: Spec, spool: Spool) -> Traffic | None:
         """None without a share for canaries: none is then loaded."""
@@ -112,6 +124,8 @@ class Server:
             self._closed = True
             self._follower.stop()
             self._flusher.stop()
+            if self._callers is not None:
+                self._callers.stop()
 
 
 async def _through(engine: Engine | None, requests: list[list[str]]) -> list[Answered]:
@@ -132,7 +146,8 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
     serve.start(http_options={"host": "127.0.0.1", "port": wanted or free_port()})
     options: dict[str, Any] = {
         "num_replicas": spec.serving.replicas,
-        "max_ongoing_requests": 4 * spec.serving.max_batch_size,
+        # More than the guard lets through: it says 429, where Serve would let requests wait.
+        "max_ongoing_requests": 2 * spec.serving.max_ongoing,
         "logging_config": {"enable_access_log": False},
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
     }

@@ -1,0 +1,108 @@
+"""What is seen from outside: a line of JSON a request, and metrics that Ray exports to Prometheus.
+
+The metrics leave by Ray's own port, which no client of the model sees; they sum over replicas.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+access = logging.getLogger("rehone.access")
+
+_SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
+
+
+class Meter(Protocol):
+    def request(self, route: str, status: int, seconds: float) -> None: ...
+
+    def ongoing(self, requests: int) -> None: ...
+
+
+class RayMeter:
+    """Ray's metrics, with the model as a tag: rehone_requests, rehone_request_seconds, rehone_requests_ongoing."""
+
+    def __init__(self, model: str) -> None:
+        from ray.util import metrics
+
+        keys = ("model", "route", "status")
+        self._requests = metrics.Counter("rehone_requests", "Requests answered.", tag_keys=keys)
+        self._seconds = metrics.Histogram(
+            "rehone_request_seconds", "From the first byte to the last.", boundaries=_SECONDS, tag_keys=keys
+        )
+        self._ongoing = metrics.Gauge("rehone_requests_ongoing", "Requests being answered.", tag_keys=("model",))
+        self._model = model
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        tags = {"model": self._model, "route": route, "status": str(status)}
+        self._requests.inc(1, tags)
+        self._seconds.observe(seconds, tags)
+
+    def ongoing(self, requests: int) -> None:
+        self._ongoing.set(requests, {"model": self._model})
+
+
+class Telemetry:
+    """The outermost ASGI layer. `log` writes a request's line, None for no lines."""
+
+    def __init__(self, app: ASGIApp, meter: Meter, log: Callable[[str], object] | None = access.info) -> None:
+        self._app, self._meter, self._log = app, meter, log
+        self._ongoing = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 500
+        scope.setdefault("state", {})
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._change(1)
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            self._change(-1)
+            seconds = time.perf_counter() - begun
+            self._meter.request(_route(scope), status, seconds)
+            if self._log is not None:
+                self._log(json.dumps(_line(scope, status, seconds)))
+
+    def _change(self, by: int) -> None:
+        self._ongoing += by
+        self._meter.ongoing(self._ongoing)
+
+
+def note(scope: Mapping[str, object], **facts: object) -> None:
+    """Add to the line of a request: its model, version and prediction ids."""
+    state = scope.get("state")
+    if isinstance(state, dict):
+        state.update(facts)
+
+
+def _route(scope: Scope) -> str:
+    """The path's pattern, so that what a client makes up becomes no metric of its own."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "other"))
+
+
+def _line(scope: Scope, status: int, seconds: float) -> dict[str, object]:
+    client = scope.get("client")
+    line = {
+        "method": scope["method"],
+        "path": scope["path"][:200],
+        "status": status,
+        "ms": round(1000 * seconds, 2),
+        "client": client[0] if client else None,
+    }
+    state = scope.get("state", {})
+    return line | {name: state[name] for name in ("caller", "version", "prediction_ids") if name in state}
