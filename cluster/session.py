@@ -122,6 +122,9 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
         options["address"] = joined
     else:
         _any_agent_port()
+        # HAProxy's own pages have fixed ports: a second local cluster on a machine could not serve.
+        for name in ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"):
+            os.environ.setdefault(name, str(free_port()))
         options |= {
             "address": "local",
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
