@@ -867,6 +867,24 @@ def keys_revoke(key: Annotated[str, typer.Argument(help="Its id.")], *, json: Js
     _answer({"id": gone.id, "name": gone.name}, json, f"{gone.name}: revoked")
 
 
+@app.command(epilog="Example: `rehone backup /mnt/backups/rehone-2026-03-01.tar.gz`")
+def backup(file: Annotated[Path, typer.Argument(help="A new .tar.gz file.")], *, json: Json = False) -> None:
+    """Write the whole storage root to one file: versions, datasets, logs, journal. What runs may go on."""
+    from cluster import backup as backup_
+
+    made = backup_.backup(Settings.from_environment(), file)
+    _answer(made, json, f"{made.files} files of {made.root} are in {made.file} ({made.bytes / 1e6:.1f} MB)")
+
+
+@app.command(epilog="Example: `rehone restore /mnt/backups/rehone-2026-03-01.tar.gz`")
+def restore(file: Annotated[Path, typer.Argument(help="What `rehone backup` wrote.")], *, json: Json = False) -> None:
+    """Put a backup back where its storage root was. Overwrites nothing."""
+    from cluster import backup as backup_
+
+    made = backup_.restore(Settings.from_environment(), file)
+    _answer(made, json, f"{made.files} files are in {made.root}, as they were at {made.at[:19]} UTC")
+
+
 @app.command(epilog="Example: `rehone demo`")
 def demo(set_: Set = None, *, json: Json = False) -> None:
     """The whole loop on real data: train, serve, drift, retrain, promote."""

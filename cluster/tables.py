@@ -4,7 +4,8 @@ One call to `append` with the same `transaction` lands exactly once, whoever rep
 the last number of each application id in the table's own log (Delta protocol, `SetTransaction`), and refuses a
 commit whose application id has moved on since the table was opened.
 
-What may be too much to load is asked for in SQL (`select`), which DataFusion answers as a stream.
+Reading is DataFusion's, in SQL: it streams, and what may be too much to load need not be (`select`). Arrow's own reader
+goes through a file system in Python, whose threads abort a process that ends right after reading.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ class Table:
         return True
 
     def read(self, filters: Filters | None = None, columns: list[str] | None = None) -> pa.Table:
-        """Rows that meet every `(column, op, value)`; an empty table when nothing was ever written."""
-        table = self._open()
-        if table is None:
-            names = columns or self.schema.names
-            return pa.schema([self.schema.field(name) for name in names]).empty_table()
-        return table.to_pyarrow_table(filters=None if filters is None else list(filters), columns=columns)
+        """Rows that meet every filter, in no order; an empty table when nothing was ever written."""
+        names = columns or self.schema.names
+        fields = pa.schema([self.schema.field(name) for name in names])
+        chosen = ", ".join(f't."{name}"' for name in names)
+        found = select(f"SELECT {chosen} FROM t WHERE {where(filters or (), 't')}", {"t": self})  # noqa: S608 - quoted
+        return fields.empty_table() if found is None else found.cast(fields)
 
 
 def select(sql: str, tables: Mapping[str, Table]) -> pa.Table | None:
@@ -95,11 +96,13 @@ def select(sql: str, tables: Mapping[str, Table]) -> pa.Table | None:
 
 
 def where(filters: Filters, table: str) -> str:
-    """Filters as the condition of a query, for the columns of `table`."""
-    return " AND ".join(f"{table}.{column} {op} {_literal(value)}" for column, op, value in filters) or "TRUE"
+    """Filters as the condition of a query, for the columns of `table`; `in` takes a list."""
+    return " AND ".join(f'{table}."{column}" {op} {_literal(value)}' for column, op, value in filters) or "TRUE"
 
 
 def _literal(value: object) -> str:
+    if isinstance(value, list):
+        return f"({', '.join(map(_literal, value)) or 'NULL'})"
     if isinstance(value, datetime):
         return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
     if isinstance(value, int):

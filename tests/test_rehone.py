@@ -40,6 +40,8 @@ VERBS = [
     "trace",
     "label",
     "drift",
+    "backup",
+    "restore",
     "keys create",
     "keys list",
     "keys revoke",

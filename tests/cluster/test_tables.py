@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -56,3 +59,56 @@ def test_filters_and_columns(table: Table) -> None:
     table.append(rows(1, 2, 3))
     table.append(rows(9, model="other"))
     assert sorted(table.read([("model", "=", "m"), ("n", ">=", 2)], ["n"])["n"].to_pylist()) == [2, 3]
+
+
+NASTY = ["it's", '"', "a;DROP TABLE t", "é\u4e2d", "%_", "\\"]
+
+
+@pytest.mark.parametrize("value", NASTY)
+def test_any_text_is_a_value_and_nothing_else(table: Table, value: str) -> None:
+    for number, model in enumerate(NASTY):
+        table.append(rows(number, model=model))
+    wanted = [NASTY.index(value)]
+    assert table.read([("model", "=", value)])["n"].to_pylist() == wanted
+    assert table.read([("model", "in", [value])])["n"].to_pylist() == wanted
+    assert len(table.read([("model", "in", NASTY)])) == len(NASTY)
+    assert table.read([("model", "in", [])]).num_rows == 0
+
+
+def test_what_is_read_has_the_tables_own_types(tmp_path) -> None:
+    schema = pa.schema(
+        [
+            ("at", pa.timestamp("us", tz="UTC")),
+            ("text", pa.string()),
+            ("points", pa.list_(pa.float32())),
+            ("x", pa.float64()),
+        ]
+    )
+    table = Table(Storage(str(tmp_path)), "mixed", schema)
+    at = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
+    table.append([{"at": at, "text": None, "points": [1.5, 2.5], "x": None}])
+    found = table.read([("at", ">=", at)])
+    assert found.schema == schema
+    assert found.to_pylist() == [{"at": at, "text": None, "points": [1.5, 2.5], "x": None}]
+    assert table.read([("at", ">", at)]).num_rows == 0
+
+
+def test_a_process_that_has_read_ends_well(table: Table, tmp_path) -> None:
+    """Arrow's reader of tables aborts every second one that ends right after."""
+    table.append(rows(1, 2))
+    code = (
+        "import pyarrow as pa, sys\n"
+        "from cluster.storage import Storage\nfrom cluster.tables import Table\n"
+        "schema = pa.schema([('model', pa.string()), ('n', pa.int64())])\n"
+        "assert Table(Storage(sys.argv[1]), 'numbers', schema, ['model']).read().num_rows == 2\n"
+    )
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+
+
+@pytest.mark.slow  # an S3 server in a process of its own
+def test_a_table_in_an_object_store(bucket: str) -> None:
+    table = Table(Storage(bucket), "numbers", SCHEMA, partition_by=["model"])
+    assert table.append(rows(1, 2), ("writer", 0))
+    assert not table.append(rows(1, 2), ("writer", 0))
+    assert sorted(table.read([("n", ">", 1)], ["n"])["n"].to_pylist()) == [2]
