@@ -74,7 +74,8 @@ def prepare_environment() -> None:
 
 def free_port() -> int:
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        # On every address: a port that another cluster has on one of them is not free.
+        sock.bind(("", 0))
         return int(sock.getsockname()[1])
 
 
