@@ -867,6 +867,23 @@ def keys_revoke(key: Annotated[str, typer.Argument(help="Its id.")], *, json: Js
     _answer({"id": gone.id, "name": gone.name}, json, f"{gone.name}: revoked")
 
 
+@app.command(epilog="Example: `rehone tidy --keep-days 90`, once a day")
+def tidy(
+    *,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Delete answers older than that; labels and the journal stay.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make few large files of the many small ones that servers write, and delete what is old. What runs may go on."""
+    from datetime import UTC, datetime
+
+    from monitoring import upkeep
+
+    made = upkeep.tidy(_storage(), datetime.now(UTC), keep_days)
+    _answer(made, json, upkeep.told(made))
+
+
 @app.command(epilog="Example: `rehone backup /mnt/backups/rehone-2026-03-01.tar.gz`")
 def backup(file: Annotated[Path, typer.Argument(help="A new .tar.gz file.")], *, json: Json = False) -> None:
     """Write the whole storage root to one file: versions, datasets, logs, journal. What runs may go on."""

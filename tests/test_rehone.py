@@ -40,6 +40,7 @@ VERBS = [
     "trace",
     "label",
     "drift",
+    "tidy",
     "backup",
     "restore",
     "keys create",
