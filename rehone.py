@@ -524,7 +524,9 @@ def explain(
 def watch(
     spec: SpecPath,
     set_: Set = None,
-    address: Address = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Job API of the Ray cluster that retrainings run on.")
+    ] = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="Judge what has come in and return (for a cron job).")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it to the cluster, which keeps it running.")] = False,
