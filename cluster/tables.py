@@ -87,16 +87,23 @@ class Table:
         Readers and writers go on: they have the version that they began with, whose files stay for `unread`. What was
         written once stays so: transactions are in the table's log, not in its files.
         """
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._tidied(list(filters), unread)
+            except CommitFailedError as error:  # a writer changed what was about to be changed
+                refused = error
+        raise refused
+
+    def _tidied(self, filters: list[tuple[str, str, Any]], unread: timedelta) -> Tidied:
         table = self._open()
         if table is None:
             return Tidied(0, 0, 0, 0)
         before = len(table.file_uris())
         deleted = int(table.delete(where(filters, "")).get("num_deleted_rows") or 0) if filters else 0
         table.optimize.compact()
-        after = len(table.file_uris())
-        hours = unread / timedelta(hours=1)
-        removed = table.vacuum(int(hours), dry_run=False, enforce_retention_duration=False)
-        return Tidied(before, after, deleted, len(removed))
+        hours = int(unread / timedelta(hours=1))
+        removed = table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
+        return Tidied(before, len(table.file_uris()), deleted, len(removed))
 
     def read(self, filters: Filters | None = None, columns: list[str] | None = None) -> pa.Table:
         """Rows that meet every filter, in no order; an empty table when nothing was ever written."""
