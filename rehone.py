@@ -127,23 +127,48 @@ def schema(
 
 
 @app.command(epilog="Example: `rehone prepare examples/sentiment.yaml`")
-def prepare(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
+def prepare(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    corrections: Corrections = None,
+    resources: Takes = "",
+    *,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
     """Clean and split the data into a dataset version."""
     from jobs import pipeline, show
 
-    made = pipeline.prepare(_spec(spec, _corrected(set_, corrections)), _place())
+    set_ = _corrected(set_, corrections)
+    loaded = _spec(spec, set_)
+    if _sent("prepare", address, loaded, resources, detach=detach, json=json, spec=spec, overrides=set_):
+        return
+    made = pipeline.prepare(loaded, _place())
     _answer(made, json, show.dataset(made))
 
 
 @app.command(epilog="Example: `rehone audit examples/sentiment.yaml`")
-def audit(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
+def audit(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    corrections: Corrections = None,
+    resources: Takes = "",
+    *,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
     """Look for duplicates, leaks, wrong labels, outliers, personal data; write a report and the labels to check."""
     from jobs import model
     from jobs.audit import audit as audit_
     from jobs.audit import show
 
-    loaded = _spec(spec, _corrected(set_, corrections))
+    set_ = _corrected(set_, corrections)
+    loaded = _spec(spec, set_)
     model.check(loaded)
+    if _sent("audit", address, loaded, resources, detach=detach, json=json, spec=spec, overrides=set_):
+        return
     made = audit_.run(loaded, Settings.from_environment())
     _answer(made, json, show.audit(made))
     if made.leaks:
@@ -323,8 +348,11 @@ def submit(
 def evaluate(
     spec: SpecPath,
     set_: Set = None,
+    address: Address = None,
     model_version: Annotated[str, typer.Option(help="Number or alias of the version.")] = "champion",
+    resources: Takes = "",
     *,
+    detach: Detach = False,
     json: Json = False,
 ) -> None:
     """Score a version on the untouched test split of its dataset: metrics, slices, calibration, robustness, cost."""
@@ -334,6 +362,9 @@ def evaluate(
     from jobs.predictor import Predictor
 
     loaded, place = _spec(spec, set_), _place()
+    more = ["--model-version", model_version]
+    if _sent("evaluate", address, loaded, resources, *more, detach=detach, json=json, spec=spec, overrides=set_):
+        return
     version = _version(place, loaded.name, model_version)
     data = dataset.read(place.storage, loaded.name, version.tags["dataset"])
     folder = place.registry.download(version)
