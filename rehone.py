@@ -127,23 +127,48 @@ def schema(
 
 
 @app.command(epilog="Example: `rehone prepare examples/sentiment.yaml`")
-def prepare(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
+def prepare(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    corrections: Corrections = None,
+    resources: Takes = "",
+    *,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
     """Clean and split the data into a dataset version."""
     from jobs import pipeline, show
 
-    made = pipeline.prepare(_spec(spec, _corrected(set_, corrections)), _place())
+    set_ = _corrected(set_, corrections)
+    loaded = _spec(spec, set_)
+    if _sent("prepare", address, loaded, resources, detach=detach, json=json, spec=spec, overrides=set_):
+        return
+    made = pipeline.prepare(loaded, _place())
     _answer(made, json, show.dataset(made))
 
 
 @app.command(epilog="Example: `rehone audit examples/sentiment.yaml`")
-def audit(spec: SpecPath, set_: Set = None, corrections: Corrections = None, *, json: Json = False) -> None:
+def audit(
+    spec: SpecPath,
+    set_: Set = None,
+    address: Address = None,
+    corrections: Corrections = None,
+    resources: Takes = "",
+    *,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
     """Look for duplicates, leaks, wrong labels, outliers, personal data; write a report and the labels to check."""
     from jobs import model
     from jobs.audit import audit as audit_
     from jobs.audit import show
 
-    loaded = _spec(spec, _corrected(set_, corrections))
+    set_ = _corrected(set_, corrections)
+    loaded = _spec(spec, set_)
     model.check(loaded)
+    if _sent("audit", address, loaded, resources, detach=detach, json=json, spec=spec, overrides=set_):
+        return
     made = audit_.run(loaded, Settings.from_environment())
     _answer(made, json, show.audit(made))
     if made.leaks:
@@ -323,8 +348,11 @@ def submit(
 def evaluate(
     spec: SpecPath,
     set_: Set = None,
+    address: Address = None,
     model_version: Annotated[str, typer.Option(help="Number or alias of the version.")] = "champion",
+    resources: Takes = "",
     *,
+    detach: Detach = False,
     json: Json = False,
 ) -> None:
     """Score a version on the untouched test split of its dataset: metrics, slices, calibration, robustness, cost."""
@@ -334,6 +362,9 @@ def evaluate(
     from jobs.predictor import Predictor
 
     loaded, place = _spec(spec, set_), _place()
+    more = ["--model-version", model_version]
+    if _sent("evaluate", address, loaded, resources, *more, detach=detach, json=json, spec=spec, overrides=set_):
+        return
     version = _version(place, loaded.name, model_version)
     data = dataset.read(place.storage, loaded.name, version.tags["dataset"])
     folder = place.registry.download(version)
@@ -524,7 +555,9 @@ def explain(
 def watch(
     spec: SpecPath,
     set_: Set = None,
-    address: Address = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Job API of the Ray cluster that retrainings run on.")
+    ] = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="Judge what has come in and return (for a cron job).")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it to the cluster, which keeps it running.")] = False,
@@ -865,6 +898,23 @@ def keys_revoke(key: Annotated[str, typer.Argument(help="Its id.")], *, json: Js
 
     gone = callers.revoke(_storage(), key)
     _answer({"id": gone.id, "name": gone.name}, json, f"{gone.name}: revoked")
+
+
+@app.command(epilog="Example: `rehone tidy --keep-days 90`, once a day")
+def tidy(
+    *,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Delete answers older than that; labels and the journal stay.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make few large files of the many small ones that servers write, and delete what is old. What runs may go on."""
+    from datetime import UTC, datetime
+
+    from monitoring import upkeep
+
+    made = upkeep.tidy(_storage(), datetime.now(UTC), keep_days)
+    _answer(made, json, upkeep.told(made))
 
 
 @app.command(epilog="Example: `rehone backup /mnt/backups/rehone-2026-03-01.tar.gz`")

@@ -11,7 +11,8 @@ goes through a file system in Python, whose threads abort a process that ends ri
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +22,20 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from .storage import Storage
 
 _ATTEMPTS = 10  # to commit, when other writers come first
+_UNREAD = timedelta(days=1)  # how long a reader may take with the files that it has found
 
 Filters = Iterable[tuple[str, str, Any]]
 """`(column, op, value)`, all of which must hold."""
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """Files that a table's rows were in before and are in now, rows deleted, files removed from the store."""
+
+    before: int
+    after: int
+    deleted: int
+    removed: int
 
 
 class Table:
@@ -69,6 +81,30 @@ class Table:
         write_deltalake(table, data, mode="append", partition_by=self.partition_by or None, commit_properties=commit)
         return True
 
+    def tidy(self, filters: Filters = (), unread: timedelta = _UNREAD) -> Tidied:
+        """Make few large files of many small ones, after deleting the rows that meet every filter (none without one).
+
+        Readers and writers go on: they have the version that they began with, whose files stay for `unread`. What was
+        written once stays so: transactions are in the table's log, not in its files.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._tidied(list(filters), unread)
+            except CommitFailedError as error:  # a writer changed what was about to be changed
+                refused = error
+        raise refused
+
+    def _tidied(self, filters: list[tuple[str, str, Any]], unread: timedelta) -> Tidied:
+        table = self._open()
+        if table is None:
+            return Tidied(0, 0, 0, 0)
+        before = len(table.file_uris())
+        deleted = int(table.delete(where(filters, "")).get("num_deleted_rows") or 0) if filters else 0
+        table.optimize.compact()
+        hours = int(unread / timedelta(hours=1))
+        removed = table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
+        return Tidied(before, len(table.file_uris()), deleted, len(removed))
+
     def read(self, filters: Filters | None = None, columns: list[str] | None = None) -> pa.Table:
         """Rows that meet every filter, in no order; an empty table when nothing was ever written."""
         names = columns or self.schema.names
@@ -96,13 +132,23 @@ def select(sql: str, tables: Mapping[str, Table]) -> pa.Table | None:
 
 
 def where(filters: Filters, table: str) -> str:
-    """Filters as the condition of a query, for the columns of `table`; `in` takes a list."""
-    return " AND ".join(f'{table}."{column}" {op} {_literal(value)}' for column, op, value in filters) or "TRUE"
+    """Filters as the condition of a query, for the columns of `table` ("" where there is one); `in` takes a list."""
+    return (
+        " AND ".join(
+            _condition(f'{table}."{column}"' if table else f'"{column}"', op, value) for column, op, value in filters
+        )
+        or "TRUE"
+    )
+
+
+def _condition(column: str, op: str, value: object) -> str:
+    # Nothing is in an empty list. `IN (NULL)` would say so, but DataFusion takes it for true of a partition's column.
+    return "FALSE" if value == [] else f"{column} {op} {_literal(value)}"
 
 
 def _literal(value: object) -> str:
     if isinstance(value, list):
-        return f"({', '.join(map(_literal, value)) or 'NULL'})"
+        return f"({', '.join(map(_literal, value))})"
     if isinstance(value, datetime):
         return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
     if isinstance(value, int):

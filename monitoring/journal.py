@@ -39,13 +39,17 @@ class Entry:
     body: Mapping[str, Any]
 
 
+def table(storage: Storage) -> Table:
+    return Table(storage, "journal", _SCHEMA, partition_by=["model"])
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class Journal:
     def __init__(self, storage: Storage, clock: Callable[[], datetime] = utc_now) -> None:
-        self._table = Table(storage, "journal", _SCHEMA, partition_by=["model"])
+        self._table = table(storage)
         self._clock = clock
 
     def write(self, model: str, kind: str, state: str, key: str, body: Mapping[str, Any]) -> bool:

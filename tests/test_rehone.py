@@ -40,6 +40,7 @@ VERBS = [
     "trace",
     "label",
     "drift",
+    "tidy",
     "backup",
     "restore",
     "keys create",
@@ -193,3 +194,11 @@ def test_before_anything_is_trained(spec_file: str) -> None:
 def test_a_server_that_does_not_run_is_said(spec_file: str, verb: str) -> None:
     error = invoke(verb, spec_file, *(["hello"] if verb == "predict" else [])).exception
     assert "is not served from this storage root" in str(error)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "audit", "tune", "train", "evaluate", "retrain", "reproduce"])
+def test_every_long_verb_can_be_sent_to_a_cluster(verb: str) -> None:
+    text = CliRunner().invoke(rehone.app, [verb, "--help"], env={"COLUMNS": "200"}).stdout
+    assert "--address" in text
+    assert "--detach" in text
+    assert "--resources" in text

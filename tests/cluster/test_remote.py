@@ -66,6 +66,10 @@ def test_a_verb_runs_there_with_what_its_spec_names(
     job = Cluster(ray_session).jobs()[-1]
     assert job.metadata.keys() == {"kind", "user", "model", "package"}
     assert job.entrypoint.endswith("-m rehone check spec.yaml --set training.epochs=3 --json")
+    made = remote.run(
+        Request("prepare", project / "spec.yaml"), ray_session, Settings(storage=str(tmp_path / "store")), json=True
+    )
+    assert (made["name"], sum(sum(counts.values()) for counts in made["counts"].values())) == ("tiny", 160)
 
 
 @pytest.mark.ray

@@ -127,7 +127,7 @@ def slow(server: Server, seconds: float) -> None:
 
 def test_more_than_it_can_bear_is_told_to_come_again(server):
     front = Front(server)
-    slow(server, 0.2)
+    slow(server, 1)
 
     async def many() -> list[httpx.Response]:
         async with front.client() as client:
