@@ -102,7 +102,7 @@ def test_a_process_that_has_read_ends_well(table: Table, tmp_path) -> None:
         "schema = pa.schema([('model', pa.string()), ('n', pa.int64())])\n"
         "assert Table(Storage(sys.argv[1]), 'numbers', schema, ['model']).read().num_rows == 2\n"
     )
-    for _ in range(5):
+    for _ in range(3):
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
 
 

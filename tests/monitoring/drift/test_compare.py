@@ -85,8 +85,8 @@ def test_of_many_rows_the_test_is_scipys_with_ties_and_without(decimals, shift):
 
 
 def test_the_family_holds_its_level():
-    """300 pairs of samples of one distribution, at a rate that can be counted."""
-    rate, runs = 0.1, 300
+    """200 pairs of samples of one distribution, at a rate that can be counted."""
+    rate, runs = 0.1, 200
     rung = sum(bool(flagged(drawn(90, [0, run]), drawn(40, [1, run]), rate)) for run in range(runs))
     assert 0 < rung <= binom.ppf(0.9999, runs, rate)
 

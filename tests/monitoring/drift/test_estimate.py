@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -38,6 +38,7 @@ def test_windows_like_the_reference_are_seldom_taken_for_worse():
     assert rung <= 6  # 2 are expected; more than 6 have a chance of 0.3%
 
 
+@settings(max_examples=30)
 @given(
     arrays(float, st.integers(2, 40), elements=SHARES),
     arrays(float, st.integers(1, 40), elements=SHARES),
