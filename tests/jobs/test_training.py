@@ -130,7 +130,7 @@ def test_a_killed_worker_costs_nothing_but_time(ray_session: str, spec: Spec, pl
 
 
 def _train_workers() -> list[int]:
-    """Processes that Ray named after its train worker, and that this session started."""
+    """Processes that Ray named after its train worker, and that these tests started."""
     import psutil
 
     found = []
