@@ -18,10 +18,10 @@ _BUCKET = 16  # global batches that are sorted by length together
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of each row (ragged) and, for training, the label's index."""
+    """Token ids of each row (ragged) and, to learn from, the label's index."""
 
     ids: list[list[int]]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     pad: int
 
     @property
@@ -32,20 +32,28 @@ class Encoded:
         return len(self.ids)
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` of shape (rows, longest) and `labels` of shape (rows,)."""
-        ids = [self.ids[i] for i in rows]
-        longest = max(map(len, ids))
-        tokens = torch.full((len(ids), longest), self.pad, dtype=torch.long)
-        mask = torch.zeros((len(ids), longest), dtype=torch.long)
-        for at, row in enumerate(ids):
-            tokens[at, : len(row)] = torch.tensor(row)
-            mask[at, : len(row)] = 1
-        return {"input_ids": tokens, "attention_mask": mask, "labels": torch.from_numpy(self.labels[list(rows)])}
+        """`input_ids`, `attention_mask` of shape (rows, longest) and, where known, `labels` of shape (rows,)."""
+        tokens, mask = padded([self.ids[i] for i in rows], self.pad)
+        made = {"input_ids": tokens, "attention_mask": mask}
+        return made if self.labels is None else made | {"labels": torch.from_numpy(self.labels[list(rows)])}
 
 
-def encode(tokenizer: Any, texts: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded:
+def padded(ids: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of tokens filled up with `pad`, and where they are no filling (1 or 0), both of shape (rows, longest)."""
+    longest = max(map(len, ids))
+    tokens = torch.full((len(ids), longest), pad, dtype=torch.long)
+    mask = torch.zeros((len(ids), longest), dtype=torch.long)
+    for at, row in enumerate(ids):
+        place = slice(longest - len(row), None) if left else slice(len(row))
+        tokens[at, place] = torch.tensor(row, dtype=torch.long)
+        mask[at, place] = 1
+    return tokens, mask
+
+
+def encode(tokenizer: Any, texts: Sequence[str], labels: Sequence[int] | None, max_length: int) -> Encoded:
+    """`labels` are places in the list of labels, or None for rows that are to be answered."""
     ids = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
-    return Encoded(ids, np.asarray(labels, dtype=np.int64), tokenizer.pad_token_id)
+    return Encoded(ids, None if labels is None else np.asarray(labels, dtype=np.int64), tokenizer.pad_token_id)
 
 
 def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[np.int64]]:

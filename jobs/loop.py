@@ -112,10 +112,8 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
 
 
 def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
-    index = {label: i for i, label in enumerate(work.labels)}
-    labels = [index[label] for label in rows["label"]]
-    spec = work.spec
-    return tasks.get(spec.task).encode(processor, list(rows["input"]), labels, spec.training.max_length)
+    task, bounds = tasks.get(work.spec.task), work.spec.bounds
+    return task.encode(processor, list(rows["input"]), list(rows["label"]), work.labels, bounds)
 
 
 def _hold(work: Work, processor: Any, net: Any) -> Hold | None:
@@ -154,43 +152,40 @@ def _step(
 ) -> float:
     """One optimizer step; the mean loss of this rank's rows, without the penalty of what is held."""
     engine.train()
+    task = tasks.get(spec.task)
     losses: list[float] = []
     for rows in batches.micro_batches(batch, rank, world, spec.training.micro_batch_size):
         inputs = {k: v.to(engine.device) for k, v in train.batch(rows).items()}
-        answer = engine(**inputs)
-        loss = answer.loss
-        if weights is not None and spec.data.balance == "class_weights":
-            loss = _losses(answer.logits, inputs["labels"], weights).mean()
+        each, _ = task.losses(engine, inputs)
+        loss = _weighed(each, inputs, weights if spec.data.balance == "class_weights" else None).mean()
         engine.backward(loss if held is None else loss + held.penalty())
         engine.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
 
 
-def _losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Cross entropy of each row times its label's weight.
+def _weighed(losses: torch.Tensor, batch: dict[str, torch.Tensor], weights: torch.Tensor | None) -> torch.Tensor:
+    """The loss of each row times its label's weight.
 
     Not divided by the weights of the batch, as torch's own does: micro-batches then add up to the global batch.
     """
-    each = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    return each if weights is None else each * weights[labels]
+    return losses if weights is None else losses * weights[batch["labels"]]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is untyped here
 def _validate(
     engine: Any, data: Encoded, spec: Spec, rank: int, world: int, weights: torch.Tensor | None
 ) -> tuple[float, float]:
-    """(loss, accuracy) over all ranks' rows."""
+    """(loss, accuracy) over all ranks' rows; of a target of several parts accuracy is the share that is right."""
     engine.eval()
+    task = tasks.get(spec.task)
     sums = torch.zeros(3, dtype=torch.float64)
     for rows, counting in batches.shard(len(data), rank, world, 2 * spec.training.micro_batch_size):
         inputs = {k: v.to(engine.device) for k, v in data.batch(rows).items()}
-        labels = inputs.pop("labels")[:counting]
-        logits = engine(**inputs).logits[:counting].float()
-        if counting:
-            sums[0] += _losses(logits, labels, weights).sum().item()
-            sums[1] += (logits.argmax(-1) == labels).sum().item()
-            sums[2] += counting
+        losses, right = task.losses(engine, inputs)
+        sums[0] += _weighed(losses, inputs, weights)[:counting].sum().item()
+        sums[1] += right[:counting].sum().item()
+        sums[2] += counting
     dist.all_reduce(sums)
     return float(sums[0] / sums[2]), float(sums[1] / sums[2])
 

@@ -73,10 +73,8 @@ def base(task: Task, base_model: str, labels: Sequence[str], seed: int) -> Any:
     torch.manual_seed(seed)
     return task.auto().from_pretrained(
         locate(base_model),
-        num_labels=len(labels),
+        **task.options(labels),
         ignore_mismatched_sizes=True,  # a head for other labels is made anew
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
         dtype=torch.float32,
     )
 

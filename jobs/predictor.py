@@ -1,4 +1,4 @@
-"""A published model version, loaded for inference: inputs in, labels with scores and an embedding out.
+"""A published model version, loaded for inference: inputs in, answers with scores and an embedding out.
 
 Evaluation and serving both answer through it, so what was measured is what is served.
 """
@@ -7,39 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from jobs.explain.explanation import Explanation
 
 from . import model, tasks
-from .tasks.task import Task
-
-
-@dataclass(frozen=True)
-class Output:
-    """`scores` are softmax probabilities by label; `embedding` has shape (hidden,)."""
-
-    label: str
-    confidence: float
-    scores: dict[str, float]
-    embedding: NDArray[np.float32]
+from .tasks.task import Bounds, Output, Task
 
 
 class Predictor:
     """Answers in batches of like length. One caller at a time."""
 
     def __init__(
-        self, net: Any, task: Task, processor: Any, labels: Sequence[str], max_length: int, batch_size: int = 32
+        self, net: Any, task: Task, processor: Any, labels: Sequence[str], bounds: Bounds, batch_size: int = 32
     ) -> None:
         self.labels = tuple(labels)
         self._net, self._task, self._processor = net.eval(), task, processor
-        self._max_length, self._batch_size = max_length, batch_size
+        self._bounds, self._batch_size = bounds, batch_size
         self._device = next(net.parameters()).device
 
     @classmethod
@@ -50,12 +38,13 @@ class Predictor:
         net = model.load(folder, task, manifest["base_model"], manifest["labels"], merge=merge)
         if torch.cuda.is_available():
             net = net.cuda()
-        max_length = manifest["spec"]["training"]["max_length"]
-        return cls(net, task, task.processor(folder / "processor"), manifest["labels"], max_length)
+        training = manifest["spec"]["training"]
+        bounds = Bounds(training["max_length"], training["max_answer"])
+        return cls(net, task, task.processor(folder / "processor"), manifest["labels"], bounds)
 
     def __call__(self, inputs: Sequence[str]) -> list[Output]:
         """One Output an input, in order."""
-        data = self._task.encode(self._processor, inputs, [0] * len(inputs), self._max_length)
+        data = self._task.encode(self._processor, inputs, None, self.labels, self._bounds)
         order = np.argsort(data.lengths, kind="stable")
         outputs: list[Output | None] = [None] * len(inputs)
         for at in range(0, len(order), self._batch_size):
@@ -69,19 +58,15 @@ class Predictor:
         """What the parameters take in memory."""
         return sum(p.numel() * p.element_size() for p in self._net.parameters())
 
+    def fault(self, target: str) -> str:
+        """What keeps a string from being the true label of one of its answers; "" where nothing does."""
+        return self._task.targets.fault(target, self.labels)
+
     def explain(self, given: str, label: str | None, steps: int) -> Explanation:
         """What in an input speaks for `label`, the predicted one when None. Safe beside a call. Raises UserError."""
-        return self._task.explain(self._net, self._processor, self.labels, self._max_length, given, label, steps)
+        return self._task.explain(self._net, self._processor, self.labels, self._bounds.input, given, label, steps)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
     def _forward(self, batch: dict[str, torch.Tensor]) -> list[Output]:
-        given = {name: part.to(self._device) for name, part in batch.items() if name != "labels"}
-        answer = self._net(**given, output_hidden_states=True)
-        shares = torch.softmax(answer.logits.float(), dim=-1).cpu().numpy()
-        embeddings = self._task.embed(answer, given).cpu().numpy()
-        return [self._output(row, embedding) for row, embedding in zip(shares, embeddings, strict=True)]
-
-    def _output(self, shares: NDArray[np.float32], embedding: NDArray[np.float32]) -> Output:
-        best = int(shares.argmax())
-        scores = {label: float(share) for label, share in zip(self.labels, shares, strict=True)}
-        return Output(self.labels[best], float(shares[best]), scores, embedding)
+        given = {name: part.to(self._device) for name, part in batch.items()}
+        return self._task.answer(self._net, self._processor, self.labels, given, self._bounds)

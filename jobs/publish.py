@@ -14,7 +14,7 @@ A version's folder:
     reference.parquet   the test split as this version answered it: what monitoring compares production with
     vocabulary.json     words of the training split, where its inputs have words
     forgetting.json     what each attempt of a retraining lost on the anchor; only after a retraining from a champion
-    golden.json         inputs and the trainer's own scores for them: serving must answer the same
+    golden.json         inputs and the trainer's own answers and scores for them: serving must answer the same
 """
 
 from __future__ import annotations
@@ -150,7 +150,12 @@ def _manifest(spec: Spec, data: DatasetVersion, run: Run, parent: ModelVersion |
 
 def _golden(predictor: Predictor, rows: pd.DataFrame) -> dict[str, Any]:
     inputs = list(rows["input"].head(_GOLDEN_ROWS))
-    return {"inputs": inputs, "scores": [list(output.scores.values()) for output in predictor(inputs)]}
+    outputs = predictor(inputs)
+    return {
+        "inputs": inputs,
+        "labels": [output.label for output in outputs],
+        "scores": [list(output.scores.values()) for output in outputs],
+    }
 
 
 def _keep(folder: Path, made: Evaluation) -> None:

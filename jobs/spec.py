@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,6 +26,7 @@ from pydantic import (
 
 from . import tasks
 from .tasks import TASKS
+from .tasks.task import Bounds
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -204,6 +206,9 @@ class TrainingSpec(Part):
     micro_batch_size: PositiveInt = Field(16, description="Rows per worker and step.")
     global_batch_size: PositiveInt = Field(32, description="Rows per optimizer step, over all workers.")
     max_length: PositiveInt = Field(128, description="Tokens per input; longer ones are cut.")
+    max_answer: PositiveInt = Field(
+        64, description="Tokens of an answer, where a task's answers are texts; longer ones are cut."
+    )
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
     zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 needs a device that has it.")
@@ -282,7 +287,11 @@ class SweepSpec(Part):
 
 
 class EvaluationSpec(Part):
-    metric: str = Field("accuracy", description="The metric that the gate compares; sweeps compare validation loss.")
+    metric: str = Field(
+        "accuracy",
+        description="The metric that the gate compares, when not given the first of the task's (docs/tasks.md); sweeps "
+        "compare validation loss.",
+    )
     bootstrap: PositiveInt = Field(1000, description="Resamples behind each interval.")
     confidence: Share = Field(0.95, description="Confidence of each interval.")
     max_loss_on_old: float = Field(
@@ -428,7 +437,8 @@ class RetrainSpec(Part):
         ("blend", "replay", "ewc"),
         description="What a retraining from the champion tries while it loses more than evaluation.max_loss_on_old: "
         "blend goes back part of the way to the champion's weights (always first: it trains nothing), replay takes all "
-        "old rows (twice, if it had all), ewc holds weights; each on top of the one before.",
+        "old rows (twice, if it had all), ewc holds weights (where an answer is one label); each on top of the one "
+        "before.",
     )
     blend: Share = Field(
         0.8, description="How far from the champion's weights to the trained ones a blend lies (Wortsman et al. 2022)."
@@ -474,6 +484,17 @@ class Spec(Part):
     retrain: RetrainSpec = RetrainSpec()  # type: ignore[call-arg]
     card: CardSpec = CardSpec()  # type: ignore[call-arg]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_is_the_tasks(cls, given: Any) -> Any:
+        """The one default that follows from another part of the spec."""
+        if not isinstance(given, dict) or given.get("task", "") not in TASKS:
+            return given
+        evaluation = given.get("evaluation", {})
+        if not isinstance(evaluation, dict) or "metric" in evaluation:
+            return given
+        return given | {"evaluation": evaluation | {"metric": next(iter(tasks.get(given["task"]).targets.METRICS))}}
+
     @model_validator(mode="after")
     def _batch_can_be_made(self) -> Spec:
         step = self.scaling.workers * self.training.micro_batch_size
@@ -501,9 +522,15 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _task_has_the_metric(self) -> Spec:
-        known = tasks.get(self.task).metrics
+        known = list(tasks.get(self.task).targets.METRICS)
         if self.evaluation.metric not in known:
             raise ValueError(f"evaluation.metric {self.evaluation.metric!r} is none of {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_labels_are_balanced(self) -> Spec:
+        if self.data.balance != "none" and not tasks.get(self.task).targets.CLOSED:
+            raise ValueError(f"data.balance: {self.data.balance} needs one label a row, and {self.task} has others")
         return self
 
     @model_validator(mode="after")
@@ -533,9 +560,15 @@ class Spec(Part):
         return self.training.global_batch_size // (self.scaling.workers * self.training.micro_batch_size)
 
     @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.training.max_length, self.training.max_answer)
+
+    @property
     def hash(self) -> str:
-        """Twelve hex digits of the resolved spec."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Twelve hex digits of the resolved spec. Of a path only the last name counts: a project that lies elsewhere,
+        or was sent elsewhere, is the same. What is in its files is in the dataset's own hash.
+        """
+        text = json.dumps(_unplaced(self.model_dump(mode="json")), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def with_values(self, values: dict[str, Any]) -> Spec:
@@ -544,6 +577,15 @@ class Spec(Part):
         for key, value in values.items():
             set_dotted(tree, key, value)
         return Spec.model_validate(tree)
+
+
+def _unplaced(value: Any) -> Any:
+    """A tree of plain values with the last name of each absolute path in its place."""
+    if isinstance(value, dict):
+        return {key: _unplaced(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_unplaced(one) for one in value]
+    return PurePath(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -102,7 +102,7 @@ def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
 
     Raises SpecError when the model has fewer positions than `training.max_length`.
     """
-    sizes = shapes.sizes(shapes.on_meta(spec, len(data.labels)))
+    sizes = shapes.sizes(shapes.on_meta(spec, data.labels))
     return zero.plan(
         spec, parameters=sizes.parameters, trainable=sizes.trainable, device_bytes=shapes.device_bytes(spec)
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
 from cluster.tracking import Tracker
+from jobs import tasks
 from jobs.evaluation import footprint
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
@@ -101,11 +102,11 @@ def _note(spec: Spec, place: Place, challenger: ModelVersion, verdict: Verdict) 
 
 
 def _judged(spec: Spec, place: Place, champion: ModelVersion | None, challenger: ModelVersion) -> Verdict:
-    folder = place.registry.download(challenger)
+    folder, targets = place.registry.download(challenger), tasks.get(spec.task).targets
     rows = pd.read_parquet(folder / "reference.parquet").rename(columns={"label": "challenger"})
     if champion is None:
-        return gate.first(rows, spec.evaluation)
+        return gate.first(rows, spec.evaluation, targets)
     ours = Predictor.load(place.registry.download(champion))
     rows["champion"] = [output.label for output in ours(list(rows["input"]))]
     ratios = footprint.compare(ours, Predictor.load(folder), list(rows["input"]))
-    return gate.judge(rows, ratios, spec.evaluation)
+    return gate.judge(rows, ratios, spec.evaluation, targets)

@@ -68,7 +68,7 @@ def traced(made: Traced) -> str:
 
 def origin(made: Origin) -> str:
     version, data = made.version, made.data
-    sizes = ", ".join(f"{sum(counts.values())} {split}" for split, counts in data.counts.items())
+    sizes = ", ".join(f"{size} {split}" for split, size in data.sizes.items())
     rows = [
         ["model", f"{version.model} version {version.version} {list(version.aliases) or ''}"],
         ["follows", ", ".join(f"version {number}" for number in made.line) or "the base model"],

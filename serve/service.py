@@ -116,9 +116,9 @@ class Service:
         return made
 
     def _require_label(self, label: str, engine: Engine) -> None:
-        if label not in engine.labels:
-            known = ", ".join(engine.labels)
-            raise UserError(f"{label[:80]!r} is no label of {self.model}", mend=f"labels are {known}")
+        fault = engine.predictor.fault(label)
+        if fault:
+            raise UserError(fault, where=self.model)
 
     def _require(self, model: str) -> None:
         if model != self.model:

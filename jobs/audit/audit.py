@@ -9,6 +9,7 @@ import csv
 import io
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -76,7 +77,7 @@ def run(spec: Spec, settings: Settings) -> Audit:
             found = findings(loaded, measured, spec)
         with clock("pictures"):
             pictures = _pictures(loaded, vectors, measured, spec)
-    ranked = measured.doubts.most_doubtful(spec.audit.doubtful)
+    ranked = measured.doubts.most_doubtful(spec.audit.doubtful) if measured.doubts else np.empty(0, np.int64)
     made = Audit(
         name=spec.name,
         dataset=version.version,
@@ -86,22 +87,27 @@ def run(spec: Spec, settings: Settings) -> Audit:
         rows=len(loaded.taken.rows) + len(loaded.taken.dropped),
         kept=len(loaded.rows),
         splits={split: version.size(split) for split in SPLITS},
-        labels={str(k): int(v) for k, v in loaded.rows["label"].value_counts().items()},
+        labels=_labels(loaded, spec),
         doubtful=len(ranked),
         findings=tuple(found),
         seconds=clock.seconds,
         place=storage.url(place),
     )
-    shown = tasks.get(spec.task).inputs.shown
-    table = doubtful(loaded.rows, measured.doubts, ranked, loaded.taken.labels, shown)
-    storage.write_bytes(f"{place}/doubtful.csv", table.encode())
+    if measured.doubts is not None:
+        shown = tasks.get(spec.task).inputs.shown
+        table = doubtful(loaded.rows, measured.doubts, ranked, loaded.taken.labels, shown)
+        storage.write_bytes(f"{place}/doubtful.csv", table.encode())
     storage.write_bytes(f"{place}/report.html", report.page(made, pictures, spec.data.phone_region).encode())
     storage.write_json(f"{place}/audit.json", asdict(made))
     return made
 
 
 def doubtful(
-    rows: pd.DataFrame, found: Doubts, ranked: NDArray[np.int64], labels: list[str], shown: Callable[[str], str]
+    rows: pd.DataFrame,
+    found: Doubts,
+    ranked: NDArray[np.int64],
+    labels: list[str],
+    shown: Callable[[str], str],
 ) -> str:
     """The rows to check by hand as CSV, the most doubtful first: what `--corrections` reads."""
     out = io.StringIO(newline="")
@@ -146,22 +152,32 @@ def _measured(loaded: Loaded, vectors: NDArray[np.float32], spec: Spec, clock: _
     with clock("neighbours"):
         parts = np.asarray([SPLITS.index(split) for split in rows["split"]])
         near = neighbours(vectors, parts, spec.audit.neighbours)
+    if not task.targets.CLOSED:
+        return Measured(near, None, written)
     with clock("labels"):
         judged = doubts(vectors, _given(loaded), spec.audit.folds, spec.training.seed)
     return Measured(near, judged, written)
 
 
 def _pictures(loaded: Loaded, vectors: NDArray[np.float32], measured: Measured, spec: Spec) -> dict[str, bytes]:
-    labels, given = loaded.taken.labels, _given(loaded)
-    far = outliers(measured.neighbours.distance, spec.audit.outliers)
-    written, limit = measured.written, spec.training.max_length
+    labels, written, judged = loaded.taken.labels, measured.written, measured.doubts
+    lengths = {} if written is None else {"length of texts": plot.lengths(written.tokens, spec.training.max_length)}
+    if judged is None:
+        return lengths
+    given, far = _given(loaded), outliers(measured.neighbours.distance, spec.audit.outliers)
     return {
         "labels by split": plot.balance(loaded.rows, labels),
-        **({} if written is None else {"length of texts": plot.lengths(written.tokens, limit)}),
-        "doubt about labels": plot.doubt(measured.doubts, spec.audit.doubtful),
-        "labels taken for errors": plot.confusion(given, measured.doubts, labels),
-        "map of the inputs": plot.scatter(vectors, given, measured.doubts, far, labels, spec.training.seed),
+        **lengths,
+        "doubt about labels": plot.doubt(judged, spec.audit.doubtful),
+        "labels taken for errors": plot.confusion(given, judged, labels),
+        "map of the inputs": plot.scatter(vectors, given, judged, far, labels, spec.training.seed),
     }
+
+
+def _labels(loaded: Loaded, spec: Spec) -> dict[str, int]:
+    """Rows by label, the commonest first."""
+    parts = tasks.get(spec.task).targets.parts
+    return dict(Counter(part for target in loaded.rows["label"] for part in parts(target)).most_common())
 
 
 def _given(loaded: Loaded) -> NDArray[np.int64]:

@@ -31,13 +31,14 @@ class Embedder:
 
         from jobs import model, tasks
         from jobs.predictor import Predictor
+        from jobs.tasks.task import Bounds
 
         torch.set_num_threads(threads)
         task = tasks.get(task_name)
         net = model.base(task, base_model, ("a", "b"), seed=0)  # with a head that nothing here asks
         net = net.cuda() if torch.cuda.is_available() else net
         processor = task.processor(model.locate(base_model))
-        self._predict = Predictor(net, task, processor, ("a", "b"), max_length)
+        self._predict = Predictor(net, task, processor, ("a", "b"), Bounds(max_length, 1))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.stack([output.embedding for output in self._predict(texts)])

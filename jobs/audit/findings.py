@@ -58,10 +58,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of each kept row, in order; `written` where it is a text."""
+    """Of each kept row, in order; `doubts` where its target is one label, `written` where it is a text."""
 
     neighbours: Neighbours
-    doubts: Doubts
+    doubts: Doubts | None = None
     written: Written | None = None
 
 
@@ -72,11 +72,11 @@ def findings(loaded: Loaded, measured: Measured, spec: Spec) -> list[Finding]:
         *_dropped(loaded, spec),
         *_near(rows, spec),
         *_semantic(rows, measured.neighbours, spec.audit.semantic_duplicates),
-        *_labels(rows, measured.doubts, loaded.taken.labels),
+        *(_labels(rows, measured.doubts, loaded.taken.labels) if measured.doubts else ()),
         *(_texts(rows, measured.written, spec) if measured.written else ()),
         *_outliers(rows, measured.neighbours, spec.audit.outliers),
         *_personal(loaded.taken.personal, spec),
-        *_balance(rows, spec),
+        *(_balance(rows, spec) if measured.doubts else ()),
     ]
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 

@@ -62,14 +62,14 @@ def _title(facts: Facts, told: Told | None) -> str:
 
 
 def _summary(facts: Facts, told: Told | None) -> str:
-    spec, labels = facts.spec, ", ".join(facts.data.labels)
+    spec, into = facts.spec, f" into {', '.join(facts.data.labels)}" if facts.data.labels else ""
     metric = spec.evaluation.metric
     scores = (
         f"{metric} {card.metrics[metric].value:.3f} on {card.rows} {name} test rows"
         for name, card in facts.scorecards.items()
     )
     aliases = f" It is {' and '.join(told.version.aliases)}." if told and told.version.aliases else ""
-    return page.text(f"{spec.task.capitalize()} into {labels}: {', '.join(scores)}.{aliases}")
+    return page.text(f"{spec.task.capitalize()}{into}: {', '.join(scores)}.{aliases}")
 
 
 def _front(facts: Facts) -> ModelCardData:

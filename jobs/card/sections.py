@@ -169,11 +169,12 @@ def _part(facts: Facts, name: str, card: Scorecard) -> Iterator[str]:
     metrics = ([text(metric), f"{value.value:.3f}", _range(value)] for metric, value in card.metrics.items())
     yield table(["metric", "value", f"{percent} bootstrap interval"], metrics)
     labels = (
-        [text(label), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, *card.confusion[i]]
-        for i, (label, s) in enumerate(card.per_label.items())
+        [text(label), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, *said]
+        for (label, s), said in zip(card.per_label.items(), card.confusion or ((),) * len(card.per_label), strict=True)
     )
-    head = ["true label", "precision", "recall", "F1", "rows", *(f"as {text(label)}" for label in card.labels)]
-    yield table(head, labels)
+    others = (f"as {text(label)}" for label in card.labels if card.confusion)
+    if card.per_label:
+        yield table(["true label", "precision", "recall", "F1", "rows" if card.confusion else "times", *others], labels)
     yield f"Calibration: {_calibration(card)}"
     yield _pictures(facts, f"{name}-confusion", f"{name}-reliability")
 

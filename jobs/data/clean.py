@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from cluster.errors import DataError
+from jobs.targets import Targets
 
 from .faults import first_ten
 from .near import twins
@@ -55,22 +56,24 @@ def describe(dropped: pd.DataFrame) -> list[str]:
     ]
 
 
-def check_labels(rows: pd.DataFrame, known: Sequence[str] | None, source: str) -> list[str]:
-    """The labels, sorted or in the spec's order. Raises DataError on an unknown label or fewer than two."""
-    found = sorted(set(rows["label"]) - {""})
-    if known is not None:
-        bad = rows[~rows["label"].isin([*known, ""])]
-        if len(bad):
-            at = first_ten(f"row {row} {label!r}" for row, label in zip(bad["row"], bad["label"], strict=True))
-            raise DataError(
-                f"labels that data.labels does not name: {at}",
-                where=source,
-                mend=f"data.labels is {', '.join(known)}",
-            )
-    if len(found) < 2:  # noqa: PLR2004 - a classifier needs two classes
+def check_labels(rows: pd.DataFrame, known: Sequence[str] | None, source: str, targets: Targets) -> list[str]:
+    """The labels, sorted or in the spec's order; none where targets are texts.
+
+    Raises DataError on a target that has an unknown label, or where there are too few labels for the task.
+    """
+    given = rows[rows["label"] != ""]
+    found = sorted({part for target in given["label"].unique() for part in targets.parts(target)})
+    unknown = {} if known is None else {t for t in given["label"].unique() if not set(targets.parts(t)) <= set(known)}
+    if known is not None and unknown:
+        bad = given[given["label"].isin(unknown)]
+        at = first_ten(f"row {row} {label!r}" for row, label in zip(bad["row"], bad["label"], strict=True))
+        raise DataError(
+            f"labels that data.labels does not name: {at}", where=source, mend=f"data.labels is {', '.join(known)}"
+        )
+    if len(found) < targets.LEAST:
         raise DataError(
             f"has only the label {found[0]!r}" if found else "has no labels",
             where=source,
-            mend="a classifier needs at least two labels",
+            mend=f"the task needs at least {targets.LEAST}",
         )
-    return list(known) if known is not None else found
+    return list(known) if known is not None and targets.LEAST else found

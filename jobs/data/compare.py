@@ -5,12 +5,14 @@ Two rows are the same when they are the same to a person (`Inputs.key`), which w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from jobs.inputs import Inputs
+from jobs.tasks.task import Task
 
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -47,8 +49,9 @@ class Difference:
     after: Shape
 
 
-def compare(before: pd.DataFrame, after: pd.DataFrame, inputs: Inputs) -> Difference:
+def compare(before: pd.DataFrame, after: pd.DataFrame, task: Task) -> Difference:
     """`before` and `after` are all rows of a version with `input, label, split`."""
+    inputs = task.inputs
     both = (
         _keyed(before, inputs).join(_keyed(after, inputs), how="outer", lsuffix="_before", rsuffix="_after").fillna("")
     )
@@ -61,18 +64,19 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, inputs: Inputs) -> Differ
         removed=_changes(both[~there]),
         relabelled=_changes(both[relabelled]),
         moved=_changes(both[moved]),
-        before=shape(before, inputs),
-        after=shape(after, inputs),
+        before=shape(before, task),
+        after=shape(after, task),
     )
 
 
-def shape(rows: pd.DataFrame, inputs: Inputs) -> Shape:
+def shape(rows: pd.DataFrame, task: Task) -> Shape:
     """Label counts and input sizes of rows with `input, label`."""
+    inputs, given = task.inputs, Counter(part for target in rows["label"] for part in task.targets.parts(target))
     sizes = rows["input"].map(inputs.size)
     return Shape(
         rows=len(rows),
         unit=f"{inputs.UNIT} a {inputs.NAME}",
-        labels={str(label): int(n) for label, n in rows["label"].value_counts().sort_index().items()},
+        labels=dict(sorted(given.items())),
         sizes={"mean": float(sizes.mean())} | {name: float(sizes.quantile(q)) for name, q in QUANTILES.items()},
     )
 

@@ -66,15 +66,15 @@ def read(path: Path) -> Corrections:
 
 
 def apply(
-    rows: pd.DataFrame, fixes: Corrections, labels: Sequence[str], same: Callable[[str, str], bool]
+    rows: pd.DataFrame, fixes: Corrections, fault: Callable[[str], str], same: Callable[[str, str], bool]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows with the labels of `fixes`, and the rows these drop with `reason` and `of` as `clean` has them.
 
-    `same` says whether a correction's text is the row's own. Raises DataError when a correction is for no row, for
-    another text, for a row twice, or gives a label that is none of `labels`: the first ten by row.
+    `same` says whether a correction's text is the row's own, `fault` what is wrong with a label. Raises DataError when
+    a correction is for no row, for another text, for a row twice, or gives a faulty label: the first ten by row.
     """
     texts = dict(zip(rows["row"], rows["input"], strict=True))
-    faults = [f"row {at} {fault}" for at, fault in enumerate(_faults(fixes.rows, texts, labels, same), 1) if fault]
+    faults = [f"row {at} {found}" for at, found in enumerate(_faults(fixes.rows, texts, fault, same), 1) if found]
     if faults:
         raise DataError(
             first_ten(faults), where=fixes.source, mend="corrections are for one file as it was; audit it again"
@@ -89,7 +89,7 @@ def apply(
 
 
 def _faults(
-    fixes: Sequence[Correction], texts: dict[int, str], labels: Sequence[str], same: Callable[[str, str], bool]
+    fixes: Sequence[Correction], texts: dict[int, str], fault: Callable[[str], str], same: Callable[[str, str], bool]
 ) -> list[str]:
     """For each correction what is wrong with it, or ""."""
     seen: set[int] = set()
@@ -101,8 +101,8 @@ def _faults(
             found.append(f"column 'row': row {fix.row} is corrected twice")
         elif not same(fix.input, texts[fix.row]):
             found.append(f"column 'input': {fix.input[:40]!r} is not what row {fix.row} of the data says")
-        elif fix.label and fix.label not in labels:
-            found.append(f"column 'label': {fix.label!r} is none of {', '.join(labels)}")
+        elif fix.label and fault(fix.label):
+            found.append(f"column 'label': {fault(fix.label)}")
         else:
             found.append("")
         seen.add(fix.row)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +26,9 @@ OLD, NEW = "old", "new"
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """The manifest. `counts[split][label]` are rows; `origins` are in the order they were added."""
+    """The manifest. `sizes[split]` are rows, `counts[split][label]` those whose target has the label; `origins` are in
+    the order they were added.
+    """
 
     name: str
     version: str
@@ -33,6 +36,7 @@ class DatasetVersion:
     task: str
     labels: tuple[str, ...]
     slices: tuple[str, ...]
+    sizes: Mapping[str, int]
     counts: Mapping[str, Mapping[str, int]]
     dropped: Mapping[str, int]
     origins: tuple[str, ...]
@@ -65,7 +69,7 @@ class DatasetVersion:
         return _hash(splits, self.labels, self.rules) == self.version
 
     def size(self, split: str) -> int:
-        return sum(self.counts[split].values())
+        return self.sizes[split]
 
     def part(self, rows: pd.DataFrame, which: str) -> pd.DataFrame:
         """`new`: rows of the origin added last; `old`: all the others (everything, when only one was ever added)."""
@@ -84,11 +88,15 @@ def write(
     source: str,
     task: str,
     labels: list[str],
+    parts: Callable[[str], Sequence[str]],
     rules: Mapping[str, Any],
     slices: Sequence[str] = (),
     parent: DatasetVersion | None = None,
 ) -> DatasetVersion:
-    """Store the splits under a version made from their content; the same content is stored once."""
+    """Store the splits under a version made from their content; the same content is stored once.
+
+    `parts` is the `Targets.parts` of the task.
+    """
     columns = [*COLUMNS, *slices]
     origins = list(parent.origins) if parent else []
     origins += [o for split in SPLITS for o in splits[split]["origin"].unique() if o not in origins]
@@ -99,7 +107,8 @@ def write(
         task=task,
         labels=tuple(labels),
         slices=tuple(slices),
-        counts={s: {label: int((splits[s]["label"] == label).sum()) for label in labels} for s in SPLITS},
+        sizes={s: len(splits[s]) for s in SPLITS},
+        counts={s: _counted(splits[s]["label"], labels, parts) for s in SPLITS},
         dropped={str(k): int(v) for k, v in dropped["reason"].value_counts().sort_index().items()},
         origins=tuple(dict.fromkeys(origins)),
         parent=parent.version if parent else None,
@@ -153,6 +162,11 @@ def ancestors(storage: Storage, version: DatasetVersion) -> list[DatasetVersion]
         return []
     parent = read(storage, version.name, version.parent)
     return [parent, *ancestors(storage, parent)]
+
+
+def _counted(targets: pd.Series[str], labels: Sequence[str], parts: Callable[[str], Sequence[str]]) -> dict[str, int]:
+    found = Counter(part for target in targets for part in set(parts(target)))
+    return {label: found[label] for label in labels}
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:

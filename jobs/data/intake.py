@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from jobs import tasks
-from jobs.inputs import Inputs, texts
+from jobs.inputs import texts
 from jobs.spec import DataSpec, Spec
+from jobs.tasks.task import Task
 
 from . import corrections, pii, source
 from .clean import check_labels
@@ -30,18 +31,24 @@ class Intake:
     corrections: str | None
 
 
-def read(spec: DataSpec, inputs: Inputs) -> Intake:
+def read(spec: DataSpec, task: Task) -> Intake:
     """Raises DataError."""
-    rows = source.load(spec, inputs)
+    inputs, targets = task.inputs, task.targets
+    rows = source.load(spec, task)
     found = pii.rows_with(rows["input"], spec.phone_region) if inputs.NAME == texts.NAME else {}
     personal = {kind: tuple(map(int, rows["row"].iloc[at])) for kind, at in found.items()}
     rows, dropped, fixes = masked(rows, spec), rows.iloc[:0].assign(reason="", of=0), None
     if spec.corrections is not None:
-        known = list(spec.labels) if spec.labels else sorted(set(rows["label"]) - {""})
+        known = list(spec.labels) if spec.labels else check_labels(rows, None, spec.source, targets)
         made = corrections.read(Path(spec.corrections))
-        rows, dropped = corrections.apply(rows, made, known, lambda a, b: _same(a, inputs.shown(b), spec.phone_region))
+        rows, dropped = corrections.apply(
+            rows,
+            made,
+            lambda target: targets.fault(target, known),
+            lambda a, b: _same(a, inputs.shown(b), spec.phone_region),
+        )
         fixes = made.hash
-    return Intake(rows, dropped, check_labels(rows, spec.labels, spec.source), personal, fixes)
+    return Intake(rows, dropped, check_labels(rows, spec.labels, spec.source, targets), personal, fixes)
 
 
 def masked(rows: pd.DataFrame, spec: DataSpec) -> pd.DataFrame:

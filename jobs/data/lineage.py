@@ -34,11 +34,11 @@ def trace(reference: str, settings: Settings) -> Lineage:
     """Of the version that `NAME/VERSION` or the start of a version names. Raises NotFoundError."""
     storage = Storage.from_settings(settings)
     found = dataset.find(storage, reference)
-    inputs = tasks.get(found.task).inputs
+    task = tasks.get(found.task)
     return Lineage(
         version=found,
         intact=found.intact(storage),
-        shapes={split: shape(found.rows(storage, split), inputs) for split in SPLITS},
+        shapes={split: shape(found.rows(storage, split), task) for split in SPLITS},
         ancestors=tuple(dataset.ancestors(storage, found)),
         runs=tuple(Tracker(settings, found.name).runs(limit=_RUNS, dataset=found.version)),
     )

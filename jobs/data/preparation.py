@@ -57,6 +57,7 @@ def write(spec: Spec, storage: Storage, loaded: Loaded) -> DatasetVersion:
         loaded.dropped,
         source=spec.data.source,
         task=spec.task,
+        parts=tasks.get(spec.task).targets.parts,
         labels=loaded.taken.labels,
         slices=spec.data.slices,
         rules=_rules(spec, loaded.taken.corrections),
@@ -70,10 +71,11 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
     one label only. Raises DataError.
     """
     before = {name: old.rows(storage, name) for name in SPLITS}
-    key = tasks.get(spec.task).inputs.key
+    task = tasks.get(spec.task)
+    key = task.inputs.key
     rows = intake.masked(feedback[["input", "label"]], spec.data)
     rows = rows.assign(group="", time=None, row=range(1, len(feedback) + 1))
-    check_labels(pd.concat([*before.values(), rows]), old.labels, "feedback")
+    check_labels(pd.concat([*before.values(), rows]), old.labels, "feedback", task.targets)
     kept, dropped = clean(rows, spec.data.near_duplicates, key)
     known = _known(kept, pd.concat(before.values()), spec.data.near_duplicates, key)
     dropped = pd.concat([dropped, kept.assign(reason=known, of=0)[known != ""]])
@@ -90,6 +92,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
         dropped,
         source=f"{old.version} + {len(kept)} rows of feedback",
         task=spec.task,
+        parts=task.targets.parts,
         labels=list(old.labels),
         slices=old.slices,
         rules=_rules(spec, old.rules["corrections"]) | {"feedback_test_share": spec.retrain.feedback_test_share},
@@ -99,14 +102,14 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
 
 def load(spec: Spec) -> Loaded:
     """Read, clean and split, and write nothing. Raises DataError."""
-    inputs = tasks.get(spec.task).inputs
-    taken = intake.read(spec.data, inputs)
-    kept, dropped = clean(taken.rows, spec.data.near_duplicates, inputs.key)
+    task = tasks.get(spec.task)
+    taken = intake.read(spec.data, task)
+    kept, dropped = clean(taken.rows, spec.data.near_duplicates, task.inputs.key)
     dataset.check_not_empty(kept, dropped, spec.data.source)
-    check_labels(kept, spec.data.labels, spec.data.source)
+    check_labels(kept, spec.data.labels, spec.data.source, task.targets)
     kept["origin"] = "source"
     try:
-        split = assign(kept, spec.data.split, spec.training.seed)
+        split = assign(kept, spec.data.split, spec.training.seed, closed=task.targets.CLOSED)
     except DataError as error:
         raise DataError(error.what, where=error.where or spec.data.source, mend=error.mend) from None
     part = split.isin(SPLITS)
@@ -143,7 +146,8 @@ def _doubts(spec: Spec, loaded: Loaded) -> Iterator[str]:
     for kind, rows in loaded.taken.personal.items():
         if rows and spec.data.pii == "keep":
             yield f"{kind.lower()} in {len(rows)} texts (data.pii: mask hides them): row {first_ten(map(str, rows))}"
-    rare = balance.rare(loaded.rows["label"])
+    closed = tasks.get(spec.task).targets.CLOSED
+    rare = balance.rare(loaded.rows["label"]) if closed else {}
     if rare and spec.data.balance == "none":
         yield f"rare labels (see data.balance): {', '.join(f'{label} {share:.1%}' for label, share in rare.items())}"
 

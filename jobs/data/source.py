@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import csv
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cluster.errors import DataError
-from jobs.inputs import Inputs, texts
+from jobs.inputs import texts
 from jobs.spec import DataSpec
 from jobs.specfile import is_path
+from jobs.tasks.task import Task
 
 from .faults import first_ten, in_file
 
@@ -23,15 +25,16 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
-def load(spec: DataSpec, inputs: Inputs) -> pd.DataFrame:
+def load(spec: DataSpec, task: Task) -> pd.DataFrame:
     """Rows in file order; `row` counts from 1 as in the source without its header. Raises DataError."""
     frame = _read(spec)
     if frame.empty:
         raise DataError("has no rows", where=spec.source)
     wanted = {"input": spec.input, "label": spec.label, "group": spec.group, "time": spec.time}
     out = {name: _column(frame, column, name, spec) for name, column in wanted.items() if column is not None}
-    out["input"] = pd.Series(_inputs(out["input"], inputs, spec))
-    out["label"] = out["label"].map(_text)
+    folder = _folder(spec.source)
+    out["input"] = _cells(out["input"], lambda cell: task.inputs.read(cell, folder), spec.input, spec)
+    out["label"] = _cells(out["label"], task.targets.read, spec.label, spec)
     result = pd.DataFrame(out)
     result["group"] = result["group"].map(_text) if "group" in result else ""
     result["time"] = result.get("time")
@@ -43,16 +46,16 @@ def load(spec: DataSpec, inputs: Inputs) -> pd.DataFrame:
     return result
 
 
-def _inputs(cells: pd.Series[Any], inputs: Inputs, spec: DataSpec) -> list[str]:
-    folder, made, faults = _folder(spec.source), [], []
+def _cells(cells: pd.Series[Any], read: Callable[[object], str], column: str, spec: DataSpec) -> pd.Series[str]:
+    made, faults = [], []
     for row, cell in enumerate(cells, 1):
         try:
-            made.append(inputs.read(cell, folder))
+            made.append(read(cell))
         except ValueError as error:
-            faults.append(f"row {row} column {spec.input!r}: {error}")
+            faults.append(f"row {row} column {column!r}: {error}")
     if faults:
         raise DataError(f"cannot be read: {first_ten(faults)}", where=spec.source)
-    return made
+    return pd.Series(made, index=cells.index, dtype=object)
 
 
 def _folder(source: str) -> Path:
@@ -149,4 +152,4 @@ def _column(frame: pd.DataFrame, column: str, role: str, spec: DataSpec) -> pd.S
 
 
 def _text(value: Any) -> str:
-    return texts.read(value, Path())
+    return texts.cell(value)

@@ -27,11 +27,14 @@ EARLIER_GROUP = "its group is in an earlier split"
 _DRAWS = 10  # of groups, of which the one with the evenest labels is taken
 
 
-def assign(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:
+def assign(rows: pd.DataFrame, spec: SplitSpec, seed: int, *, closed: bool = True) -> pd.Series[str]:
     """A split name for each row, or why it takes no part: AFTER_FOLD or EARLIER_GROUP. Raises DataError.
 
-    `rows` has `label, group, time, row` and, for a split by column, `split`.
+    `rows` has `label, group, time, row` and, for a split by column, `split`. Where targets are not `closed`, labels of
+    a known set, rows are drawn without a look at them.
     """
+    if not closed:
+        rows = rows.assign(label="")
     match spec.by:
         case SplitBy.stratified if (rows["group"] == "").all():
             split = _stratified(rows, spec, seed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cluster.storage import Storage
 from jobs import tasks
@@ -16,12 +17,13 @@ from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TEST
 from jobs.predictor import Predictor
 from jobs.spec import EvaluationSpec
+from jobs.targets import Targets
 
 from . import footprint, robustness, slices
 from .calibration import calibration
 from .footprint import Footprint
 from .robustness import Robustness
-from .scorecard import Scorecard, score
+from .scorecard import Scorecard, score, score_others
 from .slices import BY, TOPIC
 
 
@@ -42,7 +44,8 @@ def answers(
 ) -> pd.DataFrame:
     """The test split as the model answers it: `input, true, label, confidence, scores, embedding, slice`.
 
-    `scores` are in the order of the version's labels. Columns that begin with BY hold its slices and topic.
+    `scores` are in the order of the version's labels, empty where the task has none. Columns that begin with BY hold
+    its slices and topic.
     """
     rows = data.rows(storage, TEST)
     outputs = predictor(list(rows["input"]))
@@ -54,7 +57,7 @@ def answers(
             "true": rows["label"],
             "label": [o.label for o in outputs],
             "confidence": [o.confidence for o in outputs],
-            "scores": [[o.scores[label] for label in data.labels] for o in outputs],
+            "scores": [list(o.scores.values()) for o in outputs],
             "embedding": [o.embedding.astype(np.float32) for o in outputs],
             "slice": [NEW if index in newest else OLD for index in rows.index],
             **by,
@@ -63,34 +66,44 @@ def answers(
     )
 
 
-def scorecards(rows: pd.DataFrame, labels: tuple[str, ...], spec: EvaluationSpec) -> Mapping[str, Scorecard]:
+def scorecards(
+    rows: pd.DataFrame, labels: tuple[str, ...], targets: Targets, spec: EvaluationSpec
+) -> Mapping[str, Scorecard]:
     """A Scorecard for `old` and, where there are such rows, for `new`."""
-    return {str(name): _scorecard(part, labels, spec) for name, part in rows.groupby("slice", sort=False)}
+    return {str(name): _scorecard(part, labels, targets, spec) for name, part in rows.groupby("slice", sort=False)}
 
 
 def evaluate(
     rows: pd.DataFrame, served: Predictor, folder: Path, data: DatasetVersion, spec: EvaluationSpec
 ) -> Evaluation:
     """From a version's answers, the version as it is served, and its folder."""
-    changes = tasks.get(data.task).inputs.CHANGES
+    task = tasks.get(data.task)
     return Evaluation(
-        scorecards=scorecards(rows, data.labels, spec),
-        robustness=robustness.measure(served, rows, changes, spec.robustness_rows),
+        scorecards=scorecards(rows, data.labels, task.targets, spec),
+        robustness=robustness.measure(served, rows, task.inputs.CHANGES, spec.robustness_rows),
         footprint=footprint.measure(served, folder, list(rows["input"])),
     )
 
 
-def _scorecard(rows: pd.DataFrame, labels: tuple[str, ...], spec: EvaluationSpec) -> Scorecard:
-    shares = np.array(list(rows["scores"]))
+def score_of(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    labels: tuple[str, ...],
+    targets: Targets,
+    spec: EvaluationSpec,
+    shares: NDArray[np.float64] | None = None,
+) -> Scorecard:
+    """The Scorecard of a task's answers without slices and calibration. `shares` as `score` takes them."""
+    drawn: Any = {"resamples": spec.bootstrap, "confidence": spec.confidence}
+    if targets.CLOSED:
+        return score(true, predicted, labels, shares=shares, **drawn)
+    return score_others(true, predicted, labels, targets, **drawn)
+
+
+def _scorecard(rows: pd.DataFrame, labels: tuple[str, ...], targets: Targets, spec: EvaluationSpec) -> Scorecard:
     right = (rows["true"] == rows["label"]).to_numpy()
     found = slices.slices(rows, labels, spec.min_slice_rows)
-    card = score(
-        list(rows["true"]),
-        list(rows["label"]),
-        labels,
-        shares=shares,
-        resamples=spec.bootstrap,
-        confidence=spec.confidence,
-    )
+    shares = np.array(list(rows["scores"]))
+    card = score_of(list(rows["true"]), list(rows["label"]), labels, targets, spec, shares)
     sure = calibration(rows["confidence"].to_numpy(float), right)
     return replace(card, calibration=sure, slices=found, gaps=slices.gaps(found))

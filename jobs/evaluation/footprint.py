@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:  # torch is behind it, and monitoring judges footprints
-    from jobs.predictor import Output
+    from jobs.tasks.task import Output
 
 T = TypeVar("T")
 

@@ -12,8 +12,9 @@ _SLICES = 40
 
 
 def scorecard(name: str, card: Scorecard, folder: Path) -> None:
-    """`NAME-confusion.png`, `NAME-reliability.png` and, where there are slices, `NAME-slices.png` of a Scorecard."""
-    confusion(card, folder / f"{name}-confusion.png")
+    """`NAME-confusion.png`, `NAME-reliability.png`, `NAME-slices.png` of a Scorecard that has what they show."""
+    if card.confusion:
+        confusion(card, folder / f"{name}-confusion.png")
     if card.calibration is not None:
         reliability(card.calibration, folder / f"{name}-reliability.png")
     if card.slices:
@@ -70,7 +71,7 @@ def slices(card: Scorecard, path: Path) -> None:
         shade = "C0" if part.enough else "lightgray"
         axes.plot([part.low, part.high], [at, at], color=shade)
         axes.plot(part.accuracy, at, marker="o", color=shade)
-    axes.axvline(card.metrics["accuracy"].value, linestyle=":", color="gray", label="all rows")
+    axes.axvline(card.accuracy, linestyle=":", color="gray", label="all rows")
     axes.set_yticks(range(len(shown)), [f"{s.name} ({s.rows})" for s in shown])
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, 95% interval; gray has too few rows to judge by")

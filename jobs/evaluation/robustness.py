@@ -10,7 +10,7 @@ from typing import Protocol
 import pandas as pd
 
 from jobs.inputs import Change
-from jobs.predictor import Output
+from jobs.tasks.task import Output
 
 
 class Answers(Protocol):

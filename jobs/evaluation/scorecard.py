@@ -1,8 +1,9 @@
 """The Scorecard: what a model scores on rows it was never trained on, with bootstrap intervals.
 
-Most metrics are functions of the confusion matrix. Resampling rows with replacement draws that matrix's cells from a
-multinomial, so the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13) needs no loop over rows; the two
-that need every probability draw how often each row counts.
+Of targets that are one label most metrics are functions of the confusion matrix. Resampling rows with replacement
+draws that matrix's cells from a multinomial, so the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13)
+needs no loop over rows; the two that need every probability draw how often each row counts, and so do the metrics of
+all other targets, which are functions of sums over rows (`jobs.targets.Metric`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from jobs.targets import EXACT_MATCH, Found, Targets
 
 from .calibration import Calibration
 from .metrics import METRICS, SHARE_METRICS, Counts, Values, of_labels, of_shares
@@ -42,7 +45,8 @@ class LabelScore:
 class Scorecard:
     """`confusion[i][j]`: rows of true label i that were predicted as label j, in the order of `labels`.
 
-    `slices` are worst first. `calibration`, and the metrics roc_auc and log_loss, are there when scores are known.
+    `confusion` is empty where targets are not one label, `per_label` where they have no labels. `slices` are worst
+    first. `calibration`, and the metrics roc_auc and log_loss, are there when scores are known.
     """
 
     rows: int
@@ -53,6 +57,11 @@ class Scorecard:
     calibration: Calibration | None = None
     slices: tuple[Slice, ...] = ()
     gaps: tuple[Gap, ...] = ()
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows whose answer is right as a whole."""
+        return next(self.metrics[name].value for name in ("accuracy", EXACT_MATCH) if name in self.metrics)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,6 +107,36 @@ def score(
         labels=tuple(labels),
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
     )
+
+
+def score_others(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    targets: Targets,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Scorecard:
+    """The same where a target is not one label. Raises ValueError on no rows."""
+    if not true:
+        raise ValueError("a Scorecard needs at least one row")
+    rows = len(true)
+    drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+    metrics = {}
+    for name, metric in targets.METRICS.items():
+        (each,) = metric.statistics(true, [predicted])
+        metrics[name] = _interval(metric.value(each.sum(0)), metric.value(drawn @ each), confidence)
+    wanted, given = ([targets.found(target) for target in side] for side in (true, predicted))
+    return Scorecard(rows, metrics, {label: _label_score(label, wanted, given) for label in labels}, tuple(labels), ())
+
+
+def _label_score(label: str, wanted: Sequence[frozenset[Found]], given: Sequence[frozenset[Found]]) -> LabelScore:
+    pairs = [([{f for f in side if f[0] == label} for side in both]) for both in zip(wanted, given, strict=True)]
+    hits = sum(len(t & p) for t, p in pairs)
+    true, said = sum(len(t) for t, _ in pairs), sum(len(p) for _, p in pairs)
+    return LabelScore(hits / max(1, said), hits / max(1, true), 2 * hits / max(1, true + said), true)
 
 
 def _indices(true: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:

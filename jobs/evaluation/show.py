@@ -26,20 +26,22 @@ def scorecards(cards: Mapping[str, Scorecard]) -> str:
 
 
 def _scorecard(name: str, card: Scorecard) -> str:
+    closed, title = bool(card.confusion), f"test rows, {name}: {card.rows}"
     rows = (
-        [label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, *card.confusion[i]]
-        for i, (label, s) in enumerate(card.per_label.items())
+        [label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, *said]
+        for (label, s), said in zip(card.per_label.items(), card.confusion or ((),) * len(card.per_label), strict=True)
     )
-    head = ["true label", "precision", "recall", "f1", "rows", *(f"as {label}" for label in card.labels)]
+    others = (f"as {label}" for label in card.labels if closed)
+    head = ["true label", "precision", "recall", "f1", "rows" if closed else "times", *others]
     metrics = [f"{metric} {_interval(value)}" for metric, value in card.metrics.items()]
     lines = ("   ".join(metrics[at : at + _A_LINE]) for at in range(0, len(metrics), _A_LINE))
-    said = [table(f"test rows, {name}: {card.rows}", head, rows), *lines]
+    said = [table(title, head, rows) if card.per_label else title, *lines]
     if card.calibration is not None:
         sure = card.calibration
         verdict = "no more than chance gives" if sure.error <= sure.by_chance else "more than chance gives"
         said.append(f"calibration error {sure.error:.3f}, {verdict} ({sure.by_chance:.3f})")
     if card.slices:
-        said += ["", _slices(f"slices of {name}, worst first", card.slices, card.metrics["accuracy"].value)]
+        said += ["", _slices(f"slices of {name}, worst first", card.slices, card.accuracy)]
     if card.gaps:
         said += ["", _gaps(card.gaps)]
     return "\n".join(said)

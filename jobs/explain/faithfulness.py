@@ -16,7 +16,7 @@ from cluster.errors import DataError
 from cluster.storage import Storage
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import TEST
-from jobs.predictor import Output
+from jobs.tasks.task import Output
 
 from .explanation import Explanation
 

@@ -18,7 +18,7 @@ from jobs.data import source
 from jobs.data.clean import check_labels
 from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TEST, TRAIN
-from jobs.evaluation.scorecard import score
+from jobs.evaluation.evaluate import score_of
 from jobs.spec import DataSpec, Spec
 
 from .forgetting import Measured
@@ -54,23 +54,25 @@ def load(spec: Spec, data: DatasetVersion, storage: Storage) -> Anchor:
     return Anchor(spec.evaluation.anchor, rows, new)
 
 
-def measure(predictor: Predictor, anchor: Anchor, labels: tuple[str, ...], metric: str) -> Measured:
-    """The metric of a model on the anchor and on the new test rows."""
-    new = _value(predictor, anchor.new, labels, metric) if len(anchor.new) else None
-    return Measured(_value(predictor, anchor.rows, labels, metric), new)
+def measure(predictor: Predictor, anchor: Anchor, labels: tuple[str, ...], spec: Spec) -> Measured:
+    """The spec's metric of a model on the anchor and on the new test rows."""
+    new = _value(predictor, anchor.new, labels, spec) if len(anchor.new) else None
+    return Measured(_value(predictor, anchor.rows, labels, spec), new)
 
 
-def _value(predictor: Predictor, rows: pd.DataFrame, labels: tuple[str, ...], metric: str) -> float:
+def _value(predictor: Predictor, rows: pd.DataFrame, labels: tuple[str, ...], spec: Spec) -> float:
     predicted = [output.label for output in predictor(list(rows["input"]))]
-    return score(list(rows["label"]), predicted, labels, resamples=1).metrics[metric].value
+    targets, once = tasks.get(spec.task).targets, spec.evaluation.model_copy(update={"bootstrap": 1})
+    return score_of(list(rows["label"]), predicted, labels, targets, once).metrics[spec.evaluation.metric].value
 
 
 def _read(spec: Spec, labels: tuple[str, ...] | None) -> pd.DataFrame:
     assert spec.evaluation.anchor is not None
     where = {"source": spec.evaluation.anchor, "input": spec.data.input, "label": spec.data.label}
+    task = tasks.get(spec.task)
     try:
-        rows = source.load(DataSpec.model_validate(where), tasks.get(spec.task).inputs)
-        check_labels(rows, labels, spec.evaluation.anchor)
+        rows = source.load(DataSpec.model_validate(where), task)
+        check_labels(rows, labels, spec.evaluation.anchor, task.targets)
     except DataError as error:  # which speaks of data.source
         raise DataError(error.what, where=f"evaluation.anchor {spec.evaluation.anchor}", mend=error.mend) from None
     return rows[(rows["input"] != "") & (rows["label"] != "")]

@@ -17,7 +17,7 @@ from cluster.tracking import Run
 from jobs import model, tasks, train
 from jobs.data.dataset import DatasetVersion
 from jobs.predictor import Predictor
-from jobs.spec import Spec
+from jobs.spec import RetrainSpec, Spec
 from jobs.train import Trained
 
 from . import anchor, blend, forgetting
@@ -46,7 +46,7 @@ def choose(
     blends = Path(runs.enter_context(TemporaryDirectory()))
     train.check_remedies(spec, train.stage(spec, data).stage)
     rows, metric, budget = anchor.load(spec, data, storage), spec.evaluation.metric, spec.evaluation.max_loss_on_old
-    before = anchor.measure(Predictor.load(start), rows, data.labels, metric)
+    before = anchor.measure(Predictor.load(start), rows, data.labels, spec)
     kept: list[tuple[Trained, Run]] = []
 
     def attempt(recipe: Recipe) -> Attempt:
@@ -64,7 +64,7 @@ def choose(
         say(_line(made, before, rows, spec))
         return made
 
-    attempts = forgetting.chain(spec.retrain, budget, attempt)
+    attempts = forgetting.chain(_remedies(spec), budget, attempt)
     best = forgetting.best(attempts, budget)
     trained, run = kept[best]
     return Chosen(trained, run, Forgetting(metric, rows.name, len(rows.rows), budget, before, attempts, best))
@@ -78,12 +78,19 @@ def blended(trained: Trained, start: Path, recipe: Recipe, folder: Path) -> Trai
     return replace(trained, folder=folder)
 
 
+def _remedies(spec: Spec) -> RetrainSpec:
+    """Without elastic weight consolidation where an answer is no label: its Fisher information is that of labels."""
+    if tasks.get(spec.task).targets.CLOSED:
+        return spec.retrain
+    return spec.retrain.model_copy(update={"remedies": tuple(r for r in spec.retrain.remedies if r != forgetting.EWC)})
+
+
 def _measure(spec: Spec, data: DatasetVersion, folder: Path, rows: Anchor) -> Measured:
     task = tasks.get(spec.task)
     net = model.load(folder, task, spec.base_model, data.labels, merge=True)
     processor = task.processor(model.locate(spec.base_model))
-    predictor = Predictor(net, task, processor, data.labels, spec.training.max_length)
-    return anchor.measure(predictor, rows, data.labels, spec.evaluation.metric)
+    predictor = Predictor(net, task, processor, data.labels, spec.bounds)
+    return anchor.measure(predictor, rows, data.labels, spec)
 
 
 def _line(made: Attempt, before: Measured, rows: Anchor, spec: Spec) -> str:

@@ -40,6 +40,11 @@ _WIDE_VOCABULARY = 5000
 
 
 def read(value: object, folder: Path) -> str:  # noqa: ARG001 - texts lie in no file of their own
+    """The cell itself."""
+    return cell(value)
+
+
+def cell(value: object) -> str:
     """A cell as a text: a missing one becomes "", which cleaning then reports; numbers keep their shortest form."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return ""

@@ -72,7 +72,7 @@ class Planned:
 def make(spec: Spec, settings: Settings) -> Planned:
     """Reads data, the model's description and past runs; starts and writes nothing. Raises DataError, SpecError."""
     loaded = preparation.load(spec)
-    rows, labels = int((loaded.rows["split"] == TRAIN).sum()), len(loaded.taken.labels)
+    rows, labels = int((loaded.rows["split"] == TRAIN).sum()), loaded.taken.labels
     methods = tuple(dict.fromkeys((*METHODS, spec.method.name)))
     nets = {method: shapes.on_meta(spec, labels, method) for method in methods if method != "qlora"}
     sizes = {method: shapes.sizes(net) for method, net in nets.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Sizes:
     quantisable: int
 
 
-def on_meta(spec: Spec, labels: int, method: str | None = None) -> Any:
+def on_meta(spec: Spec, labels: Sequence[str], method: str | None = None) -> Any:
     """The spec's model without its weights; `method` is the spec's own when not given.
 
     Raises SpecError when the model has fewer positions than `training.max_length`.
@@ -28,9 +29,9 @@ def on_meta(spec: Spec, labels: int, method: str | None = None) -> Any:
     from transformers import AutoConfig
 
     with torch.device("meta"):
-        config = AutoConfig.from_pretrained(model.locate(spec.base_model), num_labels=labels)
-        model.check_length(config, spec.training.max_length)
         task = tasks.get(spec.task)
+        config = AutoConfig.from_pretrained(model.locate(spec.base_model), **task.options(labels))
+        model.check_length(config, spec.training.max_length)
         net = task.auto().from_config(config)
         chosen = spec.method.model_copy(update={"name": method or spec.method.name})
         return net if chosen.name == "full" else model.with_adapter(net, chosen, task)
@@ -62,9 +63,8 @@ def activations(net: Any, spec: Spec) -> int:
 
     net.train()
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        rows = spec.training.micro_batch_size
-        inputs = tasks.get(spec.task).blank(net.config, rows, spec.training.max_length)
-        net(**inputs, labels=torch.zeros(rows, dtype=torch.long))
+        task = tasks.get(spec.task)
+        task.losses(net, task.blank(net.config, spec.training.micro_batch_size, spec.bounds))
     return sum(int(storage.nbytes()) for storage in kept.values())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
+from cluster.errors import UserError
+
 from .task import Task
 
 TASKS = {
@@ -18,3 +20,9 @@ def get(name: str) -> Task:
     """Raises KeyError for a name that is not in TASKS."""
     task: Task = import_module(f"{__name__}.{TASKS[name]}").TASK
     return task
+
+
+def require_labels(name: str, what: str) -> None:
+    """Raises UserError where `what` needs a task whose answer is one label, and this one has others."""
+    if not get(name).targets.CLOSED:
+        raise UserError(f"{what} is for tasks whose answer is one label", where=f"task {name}")

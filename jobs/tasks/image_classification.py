@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.inputs import Inputs, images
+from jobs.inputs import images
+from jobs.targets import label
 
-from .task import Encoded, Task
+from . import classification
+from .task import Bounds, Encoded, Output, Task
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ class Pictures:
 
     processor: Any
     inputs: Sequence[str]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -36,23 +38,27 @@ class Pictures:
         return len(self.inputs)
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """`pixel_values` of shape (rows, channels, height, width) and `labels` of shape (rows,)."""
+        """`pixel_values` of shape (rows, channels, height, width) and, to learn from, `labels` of shape (rows,)."""
         import torch
 
         pictures = [images.opened(self.inputs[i]) for i in rows]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        if self.labels is None:
+            return {"pixel_values": pixels}
         return {"pixel_values": pixels, "labels": torch.from_numpy(self.labels[list(rows)])}
 
 
 class ImageClassification:
-    inputs: Inputs = images
-    metrics = ("accuracy", "macro_f1", "balanced_accuracy", "mcc")
+    inputs, targets = images, label
     head = ("classifier",)
 
     def auto(self) -> Any:
         from transformers import AutoModelForImageClassification
 
         return AutoModelForImageClassification
+
+    def options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return classification.options(labels)
 
     def processor(self, folder: str | Path) -> Any:
         from transformers import AutoImageProcessor
@@ -61,8 +67,26 @@ class ImageClassification:
         logging.set_verbosity_error()  # that it takes Pillow where torchvision is not installed
         return AutoImageProcessor.from_pretrained(str(folder))
 
-    def encode(self, processor: Any, inputs: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded:  # noqa: ARG002
-        return Pictures(processor, list(inputs), np.asarray(labels, dtype=np.int64))
+    def encode(
+        self,
+        processor: Any,
+        inputs: Sequence[str],
+        targets: Sequence[str] | None,
+        labels: Sequence[str],
+        bounds: Bounds,
+    ) -> Encoded:
+        del bounds  # of tokens
+        places = classification.places(targets, labels)
+        return Pictures(processor, list(inputs), None if places is None else np.asarray(places, dtype=np.int64))
+
+    def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return classification.losses(net, batch)
+
+    def answer(
+        self, net: Any, processor: Any, labels: Sequence[str], batch: dict[str, torch.Tensor], bounds: Bounds
+    ) -> list[Output]:
+        del processor, bounds
+        return classification.answer(net, labels, batch, self.embed)
 
     def embed(self, answer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
         """The mean of the last layer: over patches (rows, patches, hidden), or over places (rows, hidden, h, w)."""
@@ -70,10 +94,12 @@ class ImageClassification:
         patches = 3
         return last.mean(1) if last.ndim == patches else last.flatten(2).mean(2)
 
-    def blank(self, config: Any, rows: int, max_length: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
+    def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
         import torch
 
-        return {"pixel_values": torch.zeros((rows, config.num_channels, *_sides(config.image_size)))}
+        del bounds  # of tokens
+        pixels = torch.zeros((rows, config.num_channels, *_sides(config.image_size)))
+        return {"pixel_values": pixels, "labels": torch.zeros(rows, dtype=torch.long)}
 
     def explain(
         self,

@@ -6,10 +6,13 @@ A task's file is light to import: it brings torch, transformers and captum in wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cluster.errors import UserError
 from jobs.inputs import Inputs
+from jobs.targets import Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jobs.explain.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Output:
+    """A model's answer to one input. `label` is a target (`jobs/targets/`), `confidence` the chance that it is right.
+
+    `scores`: probability of each label, in their order, where a task has such; `embedding` has shape (hidden,).
+    """
+
+    label: str
+    confidence: float
+    scores: dict[str, float]
+    embedding: NDArray[np.float32]
 
 
 class Encoded(Protocol):
@@ -29,17 +45,17 @@ class Encoded(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the model, `labels` of shape (rows,) among them."""
+        """What the model takes, and the targets of `losses` where there are any."""
 
 
 class Task(Protocol):
-    """One kind of model: what it reads, which transformers class it is, what its answers are scored by."""
+    """One kind of model: what it reads and gives, which transformers class it is, what it learns from."""
 
     @property
     def inputs(self) -> Inputs: ...
 
     @property
-    def metrics(self) -> tuple[str, ...]: ...
+    def targets(self) -> Targets: ...
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -48,16 +64,35 @@ class Task(Protocol):
     def auto(self) -> Any:
         """transformers' auto class."""
 
+    def options(self, labels: Sequence[str]) -> dict[str, Any]:
+        """What a model's configuration has to hold for these labels."""
+
     def processor(self, folder: str | Path) -> Any:
         """What makes model inputs: a tokenizer, an image processor."""
 
-    def encode(self, processor: Any, inputs: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded: ...
+    def encode(
+        self,
+        processor: Any,
+        inputs: Sequence[str],
+        targets: Sequence[str] | None,
+        labels: Sequence[str],
+        bounds: Bounds,
+    ) -> Encoded:
+        """Rows to learn from or, without targets, to answer."""
 
-    def embed(self, answer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """One vector an input, shape (rows, hidden), from the model's answer with its hidden states."""
+    def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each row, and the share of its target that the model has right, both of shape (rows,).
 
-    def blank(self, config: Any, rows: int, max_length: int) -> dict[str, torch.Tensor]:
-        """Inputs of the right shape, on torch's current device."""
+        Each row's loss is a mean of its own, so that micro-batches add up to a global batch however they are cut.
+        """
+
+    def answer(
+        self, net: Any, processor: Any, labels: Sequence[str], batch: dict[str, torch.Tensor], bounds: Bounds
+    ) -> list[Output]:
+        """One Output a row of a batch that was encoded without targets."""
+
+    def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
+        """A batch of the largest shape, with targets, on torch's current device."""
 
     def explain(
         self,
@@ -69,4 +104,20 @@ class Task(Protocol):
         label: str | None,
         steps: int,
     ) -> Explanation:
-        """What in an input speaks for `label`, the predicted one when None. Raises UserError for an unknown label."""
+        """What in an input speaks for `label`, the predicted one when None.
+
+        Raises UserError for an unknown label, or where the task has no explanations.
+        """
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Tokens of an input and of an answer that is a text; longer ones are cut."""
+
+    input: int
+    answer: int
+
+
+def no_explanation(task: str) -> UserError:
+    """For the tasks whose answer has no single score that parts of the input could speak for."""
+    return UserError(f"{task} has no explanations", mend="they are of tasks whose answer is one label")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.inputs import Inputs, texts
+from jobs.inputs import texts
+from jobs.targets import label
 
-from .task import Encoded, Task
+from . import classification
+from .task import Bounds, Encoded, Output, Task
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 
 
 class TextClassification:
-    inputs: Inputs = texts
-    metrics = ("accuracy", "macro_f1", "balanced_accuracy", "mcc")
+    inputs, targets = texts, label
     head = ("classifier", "score")
 
     def auto(self) -> Any:
@@ -26,26 +27,46 @@ class TextClassification:
 
         return AutoModelForSequenceClassification
 
+    def options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return classification.options(labels)
+
     def processor(self, folder: str | Path) -> Any:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(str(folder))
 
-    def encode(self, processor: Any, inputs: Sequence[str], labels: Sequence[int], max_length: int) -> Encoded:
+    def encode(
+        self,
+        processor: Any,
+        inputs: Sequence[str],
+        targets: Sequence[str] | None,
+        labels: Sequence[str],
+        bounds: Bounds,
+    ) -> Encoded:
         from jobs import batches
 
-        return batches.encode(processor, inputs, labels, max_length)
+        return batches.encode(processor, inputs, classification.places(targets, labels), bounds.input)
+
+    def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return classification.losses(net, batch)
+
+    def answer(
+        self, net: Any, processor: Any, labels: Sequence[str], batch: dict[str, torch.Tensor], bounds: Bounds
+    ) -> list[Output]:
+        del processor, bounds
+        return classification.answer(net, labels, batch, self.embed)
 
     def embed(self, answer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The mean of the last layer over the tokens that are no padding."""
+        """The mean of the last layer over the tokens that are no padding, shape (rows, hidden)."""
         weight = batch["attention_mask"].unsqueeze(-1)
         return (answer.hidden_states[-1].float() * weight).sum(1) / weight.sum(1)
 
-    def blank(self, config: Any, rows: int, max_length: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
+    def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:  # noqa: ARG002
         import torch
 
         # No mask: what it hides is still computed.
-        return {"input_ids": torch.zeros((rows, max_length), dtype=torch.long)}
+        whole = torch.zeros((rows, bounds.input), dtype=torch.long)
+        return {"input_ids": whole, "labels": torch.zeros(rows, dtype=torch.long)}
 
     def explain(
         self,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.console import say
 from cluster.errors import DataError
+from jobs import tasks
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import budget, journal
@@ -76,7 +77,11 @@ class Backtest:
 
 
 def run(spec: Spec, place: Place, given: Sequence[Policy], label_delay: int, embed: Embed = embeddings) -> Backtest:
-    """Replay the model's log; a retraining costs what the journal's last one took. Raises NotFoundError, DataError."""
+    """Replay the model's log; a retraining costs what the journal's last one took.
+
+    Raises NotFoundError, DataError, and UserError for a task whose answer is not one label.
+    """
+    tasks.require_labels(spec.task, "a backtest")
     replay, version = gather(spec, place.storage, place.registry, embed)
     retrains = Journal(place.storage).entries(spec.name, journal.RETRAIN)
     price = budget.cost(retrains, journal.utc_now(), spec.scaling.workers).price

@@ -21,9 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jobs.inputs import Inputs
+from jobs.targets.label import PREDICTED
 from monitoring.drift import compare, estimate
 from monitoring.drift.compare import ColumnDrift, Sample
-from monitoring.drift.detect import CONFIDENCE, LABEL
+from monitoring.drift.detect import CONFIDENCE
 from monitoring.drift.estimate import Estimate
 
 _ESTIMATED_ROWS = 1000
@@ -162,7 +163,8 @@ class Replay:
     def _described(
         self, inputs: pd.Series, vocabulary: Sequence[str], confidence: NDArray[np.float64], label: NDArray[np.str_]
     ) -> pd.DataFrame:
-        return self.inputs.describe(list(inputs), vocabulary).assign(**{CONFIDENCE: confidence, LABEL: label})
+        columns = {CONFIDENCE: confidence, PREDICTED: label}
+        return self.inputs.describe(list(inputs), vocabulary).assign(**columns)
 
 
 def _drift(reference: Sample, current: Sample, level: float) -> tuple[ColumnDrift, ...]:

@@ -19,8 +19,9 @@ import pandas as pd
 
 from cluster.storage import Storage
 from jobs import tasks
-from jobs.inputs import Inputs, texts
+from jobs.inputs import texts
 from jobs.spec import Spec
+from jobs.tasks.task import Task
 from monitoring.windows import ENOUGH_LABELS, Position, Window
 
 from . import compare, estimate, page, permutation, quality, reports
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from evidently import Dataset
     from evidently.core.report import Snapshot
 
-CONFIDENCE, LABEL = "confidence", "predicted label"
+CONFIDENCE = "confidence"
 
 _DRAWN_ROWS = 1000
 """Rows a side that Evidently gets; of more, its figures are those of a drawn sample."""
@@ -90,11 +91,12 @@ def detect(
 
     `vocabulary` is what `Inputs.vocabulary` gave of the training inputs.
     """
-    inputs, level = tasks.get(spec.task).inputs, spec.monitoring.level
-    ref, cur = (_dataset(rows, inputs, vocabulary) for rows in (reference, window.rows))
-    samples = _sample(ref, inputs), _sample(cur, inputs)
+    task, level = tasks.get(spec.task), spec.monitoring.level
+    labels = _labels(reference, task)
+    ref, cur = (_dataset(rows, task, labels, vocabulary) for rows in (reference, window.rows))
+    samples = _sample(ref, task, labels), _sample(cur, task, labels)
     columns = compare.samples(*samples, level)
-    drawn_ref, drawn_cur = (_dataset(_drawn(rows), inputs, vocabulary) for rows in (reference, window.rows))
+    drawn_ref, drawn_cur = (_dataset(_drawn(rows), task, labels, vocabulary) for rows in (reference, window.rows))
     snapshot = _run(drawn_ref, drawn_cur, columns)
     measured = window.measured
     result = DriftResult(
@@ -114,7 +116,8 @@ def detect(
         report=reports.keep(storage, window.model, window.key, snapshot),
         page=page.path(window.model, window.key),
     )
-    judged = quality.snapshot(reference, measured) if len(measured) >= ENOUGH_LABELS else None
+    enough = len(measured) >= ENOUGH_LABELS and task.targets.CLOSED
+    judged = quality.snapshot(reference, measured) if enough else None
     if judged is not None:
         reports.run(storage, window.model, f"{window.key}-quality", judged)
     page.keep(storage, result, Side(reference, samples[0]), Side(window.rows, samples[1]), spec)
@@ -135,16 +138,22 @@ def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if len(rows) <= _DRAWN_ROWS else rows.sample(_DRAWN_ROWS, random_state=0)
 
 
-def _dataset(rows: pd.DataFrame, inputs: Inputs, vocabulary: Sequence[str]) -> Dataset:
+def _labels(reference: pd.DataFrame, task: Task) -> list[str]:
+    """Those of the reference: a label that only a window has is news of its own kind."""
+    known = {*reference["true"], *reference["label"]}
+    return sorted({part for target in known for part in task.targets.parts(target)})
+
+
+def _dataset(rows: pd.DataFrame, task: Task, labels: Sequence[str], vocabulary: Sequence[str]) -> Dataset:
     """Rows as Evidently takes them, described: one column a number, and the text where there is one."""
     from evidently import DataDefinition, Dataset
     from evidently.descriptors import NonLetterCharacterPercentage, TextLength
 
-    matrix = np.stack(list(rows["embedding"]))
-    frame = inputs.describe(list(rows["input"]), vocabulary)
-    frame[CONFIDENCE], frame[LABEL] = rows["confidence"].to_numpy(), rows["label"].to_numpy()
+    inputs, matrix = task.inputs, np.stack(list(rows["embedding"]))
+    answers = task.targets.watched(list(rows["label"]), labels)
+    frame = inputs.describe(list(rows["input"]), vocabulary).assign(**{CONFIDENCE: rows["confidence"].to_numpy()})
     names = [f"embedding_{i}" for i in range(matrix.shape[1])]
-    frame = pd.concat([frame, pd.DataFrame(matrix, columns=names)], axis=1)
+    frame = pd.concat([frame, answers, pd.DataFrame(matrix, columns=names)], axis=1)
     written = inputs.NAME == texts.NAME
     if written:
         # Evidently's non-letter share divides by the length.
@@ -154,18 +163,21 @@ def _dataset(rows: pd.DataFrame, inputs: Inputs, vocabulary: Sequence[str]) -> D
         frame,
         data_definition=DataDefinition(
             text_columns=["input"] if written else [],
-            categorical_columns=[LABEL],
-            numerical_columns=[name for name in (*inputs.DESCRIPTORS, CONFIDENCE) if name in frame],
+            categorical_columns=[name for name in answers if not compare.is_number(answers[name])],
+            numerical_columns=[
+                *(name for name in (*inputs.DESCRIPTORS, CONFIDENCE) if name in frame),
+                *(name for name in answers if compare.is_number(answers[name])),
+            ],
             embeddings={EMBEDDING: names},
         ),
         descriptors=own if written else [],
     )
 
 
-def _sample(dataset: Dataset, inputs: Inputs) -> Sample:
-    frame = dataset.as_dataframe()
+def _sample(dataset: Dataset, task: Task, labels: Sequence[str]) -> Sample:
+    frame, answers = dataset.as_dataframe(), task.targets.watched([], labels)
     embedding = frame[[name for name in frame.columns if name.startswith("embedding_")]]
-    return Sample(frame[[*inputs.DESCRIPTORS, CONFIDENCE, LABEL]], embedding.to_numpy(np.float64))
+    return Sample(frame[[*task.inputs.DESCRIPTORS, CONFIDENCE, *answers]], embedding.to_numpy(np.float64))
 
 
 def _run(reference: Dataset, current: Dataset, columns: Sequence[ColumnDrift]) -> Snapshot:

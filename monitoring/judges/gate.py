@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from jobs.data.dataset import NEW, OLD
 from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec
+from jobs.targets import Targets, label
 
 from . import harm, paired
 from .harm import Check
@@ -24,6 +26,7 @@ from .paired import Compared
 
 BETTER, BUDGET = "better", "forgetting"
 _ROUNDING = 1e-12
+_SHOWN = 60  # characters of the commonest target
 
 
 @dataclass(frozen=True)
@@ -47,34 +50,34 @@ class Verdict:
         return cls(tree["promote"], tuple(tree["reasons"]), tree["numbers"], checks)
 
 
-def first(rows: pd.DataFrame, spec: EvaluationSpec) -> Verdict:
-    """Of the first version of a model: it must beat the answer that needs no model, always the commonest label.
+def first(rows: pd.DataFrame, spec: EvaluationSpec, targets: Targets = label) -> Verdict:
+    """Of the first version of a model: it must beat the answer that needs no model, always the commonest one.
 
     `rows` as below, without `champion`.
     """
     old = rows[rows["slice"] == OLD]
     commonest = str(old["true"].mode()[0])
-    found = _compare(old.assign(champion=commonest), _labels(old, "true", "challenger"), spec)
+    found = _compare(old.assign(champion=commonest), spec, targets)
     passed = _is_better(found, spec)
     verdict = "better than" if passed else "no better than"
     said = (
         f"first version, {spec.metric} {found.challenger:.3f} on {found.rows} rows ({verdict} always answering "
-        f"{commonest!r}, {found.champion:.3f}: p {found.p_better:.2g} {'<=' if passed else '>'} {spec.alpha:g})"
+        f"{commonest[:_SHOWN]!r}, {found.champion:.3f}: p {found.p_better:.2g} {'<=' if passed else '>'} "
+        f"{spec.alpha:g})"
     )
     numbers = {f"{OLD}_challenger": found.challenger, f"{OLD}_commonest": found.champion, "p_value": found.p_better}
     return Verdict(promote=passed, reasons=(said,), numbers=numbers)
 
 
-def judge(rows: pd.DataFrame, ratios: Ratios, spec: EvaluationSpec) -> Verdict:
+def judge(rows: pd.DataFrame, ratios: Ratios, spec: EvaluationSpec, targets: Targets = label) -> Verdict:
     """Promote a challenger that is better where it should be and does no harm elsewhere.
 
     `rows`: `true, champion, challenger, slice` (old or new), and columns that begin with BY. After a retraining there
     are rows of the new kind: better on `new`, at most `max_loss_on_old` worse on `old`. Otherwise: better on `old`, the
     one holdout there is.
     """
-    labels = _labels(rows, "true", "champion", "challenger")
     parts = {str(name): part for name, part in rows.groupby("slice", sort=False)}
-    found = {name: _compare(part, labels, spec) for name, part in parts.items()}
+    found = {name: _compare(part, spec, targets) for name, part in parts.items()}
     deciding = NEW if NEW in found else OLD
     main = [_better(deciding, found[deciding], spec)]
     if deciding == NEW:
@@ -89,21 +92,12 @@ def judge(rows: pd.DataFrame, ratios: Ratios, spec: EvaluationSpec) -> Verdict:
     )
 
 
-def _labels(rows: pd.DataFrame, *columns: str) -> list[str]:
-    return sorted({str(label) for column in columns for label in rows[column].unique()})
-
-
-def _compare(rows: pd.DataFrame, labels: list[str], spec: EvaluationSpec) -> Compared:
-    true, champion, challenger = (rows[name].to_numpy() for name in ("true", "champion", "challenger"))
-    return paired.compare(
-        true,
-        champion,
-        challenger,
-        labels,
-        metric=spec.metric,
-        resamples=spec.bootstrap,
-        confidence=spec.confidence,
-    )
+def _compare(rows: pd.DataFrame, spec: EvaluationSpec, targets: Targets) -> Compared:
+    answers = rows["true"].to_numpy(), rows["champion"].to_numpy(), rows["challenger"].to_numpy()
+    drawn: Any = {"resamples": spec.bootstrap, "confidence": spec.confidence}
+    if not targets.CLOSED:
+        return paired.compare_others(*answers, targets.METRICS[spec.metric], **drawn)
+    return paired.compare(*answers, sorted({*map(str, np.concatenate(answers))}), metric=spec.metric, **drawn)
 
 
 def _better(part: str, found: Compared, spec: EvaluationSpec) -> Check:

@@ -2,7 +2,8 @@
 
 Under the null hypothesis the answers of both could change places on any row (approximate randomization, Noreen 1989).
 For accuracy that has a closed form, the exact McNemar test; other metrics draw which rows change places. The interval
-of the difference is a paired bootstrap (Efron & Tibshirani 1993).
+of the difference is a paired bootstrap (Efron & Tibshirani 1993). `compare` is for targets that are one label,
+`compare_others` for all others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluation.metrics import METRICS
+from jobs.targets import Metric
 
 Labels = NDArray[np.str_]
 
@@ -70,6 +72,33 @@ def compare(
         champions, challengers = counts.metric(metric, counts.swapped(_SWAPS, rng))
         better, worse = (_share(sign * (challengers - champions), sign * (theirs - ours)) for sign in (1, -1))
     return Compared(len(true), ours, theirs, float(low), float(high), won, lost, better, worse)
+
+
+def compare_others(
+    true: Labels,
+    champion: Labels,
+    challenger: Labels,
+    metric: Metric,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Compared:
+    """The same by a metric of sums over rows. Raises ValueError on no rows."""
+    if not len(true):
+        raise ValueError("nothing can be compared on no rows")
+    rows, rng = len(true), np.random.default_rng(seed)
+    ours, theirs = metric.statistics(list(true), [list(champion), list(challenger)])
+    drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(metric.value(drawn @ theirs) - metric.value(drawn @ ours), [tail, 1 - tail])
+    # By the toss of a coin each row's two answers change places or stay.
+    moved = rng.integers(0, 2, size=(_SWAPS, rows)) @ (theirs - ours)
+    null = metric.value(theirs.sum(0) - moved) - metric.value(ours.sum(0) + moved)
+    before, after = float(metric.value(ours.sum(0))), float(metric.value(theirs.sum(0)))
+    better, worse = (_share(sign * null, sign * (after - before)) for sign in (1, -1))
+    won, lost = discordant(true, champion, challenger)
+    return Compared(rows, before, after, float(low), float(high), won, lost, better, worse)
 
 
 def discordant(true: Labels, champion: Labels, challenger: Labels) -> tuple[int, int]:

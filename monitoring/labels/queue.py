@@ -72,6 +72,7 @@ def queue(spec: Spec, place: Place, out: Path, rows: int, latest: int) -> Queued
 
     Raises UserError where either holds labels or something else, NotFoundError without a champion or candidates.
     """
+    tasks.require_labels(spec.task, "a label queue")
     page = labelling.path(out)
     if page == out:
         raise UserError("is where the page for the browser goes", where=str(out), mend="name the queue FILE.csv")

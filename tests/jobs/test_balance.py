@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
+from jobs.tasks.task import Bounds
 from tests import tiny
 
 labels = st.lists(st.sampled_from("abc"), min_size=1, max_size=60)
@@ -76,16 +78,22 @@ def recall(spec: Spec, place: Place, balance: str) -> float:
         loop.run(job, rank=0, world=1, threads=1, report=report)
         net = model.load(kept, tiny.TASK, spec.base_model, job.labels)
     rare = job.validation[job.validation["label"] == "positive"]
-    said = Predictor(net, tiny.TASK, tiny.TASK.processor(spec.base_model), job.labels, 32)(list(rare["input"]))
-    return sum(output.label == "positive" for output in said) / len(rare)
+    served = Predictor(net, tiny.TASK, tiny.TASK.processor(spec.base_model), job.labels, Bounds(32, 1))
+    return sum(output.label == "positive" for output in served(list(rare["input"]))) / len(rare)
 
 
 def test_losses_of_micro_batches_add_up_to_the_weighted_mean() -> None:
     draw = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(12, 3, generator=draw), torch.randint(0, 3, (12,), generator=draw)
     weights = torch.tensor([0.5, 1.0, 4.0])
-    whole = loop._losses(logits, labels, weights).mean()
-    parts = torch.stack([loop._losses(logits[i : i + 4], labels[i : i + 4], weights).mean() for i in (0, 4, 8)])
+
+    def weighted(rows: slice) -> torch.Tensor:
+        said = SimpleNamespace(logits=logits[rows])
+        losses, _ = tiny.TASK.losses(lambda **_: said, {"labels": labels[rows]})
+        return loop._weighed(losses, {"labels": labels[rows]}, weights).mean()
+
+    whole = weighted(slice(12))
+    parts = torch.stack([weighted(slice(i, i + 4)) for i in (0, 4, 8)])
     assert parts.mean().item() == pytest.approx(whole.item())
     by_torch = torch.nn.functional.cross_entropy(logits, labels, weights, reduction="sum") / 12
     assert whole.item() == pytest.approx(by_torch.item())

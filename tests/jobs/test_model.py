@@ -11,6 +11,7 @@ from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import MethodSpec, Spec
+from jobs.tasks.task import Bounds
 from tests import tiny
 
 LABELS = ("negative", "positive")
@@ -75,7 +76,8 @@ def test_a_saved_model_answers_as_it_did(spec: Spec, tmp_path: Path, method: str
     texts = [row["input"] for row in tiny.rows(40, seed=3)]
     tokenizer = tiny.TASK.processor(spec.base_model)
     kept = [net, *(model.load(tmp_path, tiny.TASK, spec.base_model, LABELS, merge=merge) for merge in (False, True))]
-    scores = [[o.scores["positive"] for o in Predictor(each, tiny.TASK, tokenizer, LABELS, 32)(texts)] for each in kept]
+    predictors = [Predictor(each, tiny.TASK, tokenizer, LABELS, Bounds(32, 1)) for each in kept]
+    scores = [[output.scores["positive"] for output in predictor(texts)] for predictor in predictors]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
 
@@ -86,7 +88,7 @@ def test_batched_answers_are_those_of_one_at_a_time(spec: Spec) -> None:
         tiny.TASK,
         tiny.TASK.processor(spec.base_model),
         LABELS,
-        32,
+        Bounds(32, 1),
         4,
     )
     texts = [row["input"] for row in tiny.rows(11, seed=5)]

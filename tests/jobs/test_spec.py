@@ -68,6 +68,17 @@ def test_the_hash_is_of_what_it_says() -> None:
     assert spec.hash != spec.with_values({"training.seed": 1}).hash
 
 
+def test_a_project_that_lies_elsewhere_has_the_same_hash() -> None:
+    spec = Spec.model_validate(BASE)
+    here, there = (
+        spec.with_values({"data.source": f"{at}/data/train.csv", "base_model": f"{at}/model"})
+        for at in ("/home/me/project", "/tmp/package")
+    )
+    assert here != there
+    assert here.hash == there.hash
+    assert here.hash != here.with_values({"data.source": "/home/me/project/data/other.csv"}).hash
+
+
 def test_accumulation_follows_from_the_batches() -> None:
     spec = Spec.model_validate(BASE | {"training": {"global_batch_size": 128, "micro_batch_size": 16}})
     assert spec.gradient_accumulation_steps == 4

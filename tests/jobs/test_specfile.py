@@ -37,6 +37,19 @@ def test_each_fault_is_one_line_with_its_mend(tree, said) -> None:
     assert line.startswith("x.yaml: ")
 
 
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"data": {"source": "postgresql://me:planted@db/rows"}}, "data.source"),
+        ({"card": {"limits": ["see https://me:planted@example.com"]}}, "card.limits.0"),
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(values, key) -> None:
+    with pytest.raises(SpecError, match=f"x.yaml: {key} holds a password") as caught:
+        specfile.parse(BASE | values, where="x.yaml")
+    assert "planted" not in str(caught.value)
+
+
 @given(st.text())
 def test_an_override_is_read_or_refused_and_never_anything_else(text: str) -> None:
     try:

@@ -11,7 +11,8 @@ import numpy as np
 from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
 from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
-from jobs.predictor import Output
+from jobs.targets import label
+from jobs.tasks.task import Output
 
 LABELS = ("negative", "positive")
 
@@ -32,6 +33,9 @@ class FakePredictor:
             raise self.fails
         scores = {"negative": 1 - self.share, "positive": self.share}
         return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
+
+    def fault(self, target: str) -> str:
+        return label.fault(target, self.labels)
 
     def explain(self, text: str, label: str | None, steps: int) -> Explanation:
         """The first word says it all."""

@@ -16,6 +16,7 @@ from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
+from jobs.tasks.task import Bounds
 from tests import tiny
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "sentiment.yaml"
@@ -93,7 +94,7 @@ def test_embeddings_are_those_of_serving(spec: Spec, tmp_path: Path) -> None:
         tiny.TASK,
         tiny.TASK.processor(spec.base_model),
         ("a", "b"),
-        32,
+        Bounds(32, 1),
     )
     np.testing.assert_allclose(found, [output.embedding for output in serving(texts)], atol=1e-5)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cluster.errors import DataError
 from jobs.data.clean import check_labels, clean, describe
 from jobs.inputs import texts
+from jobs.targets import label
 
 
 def frame(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -62,7 +63,7 @@ def test_every_row_is_kept_or_dropped_and_what_is_kept_is_unique(rows) -> None:
 def test_an_unknown_label_is_named_with_its_row() -> None:
     rows = frame(("x", "a"), ("y", "b"), *[("z", "c")] * 12)
     with pytest.raises(DataError) as caught:
-        check_labels(rows, ["a", "b"], "data.csv")
+        check_labels(rows, ["a", "b"], "data.csv", label)
     assert "row 3 'c'" in str(caught.value)
     assert "and 2 more" in str(caught.value)
 
@@ -70,13 +71,13 @@ def test_an_unknown_label_is_named_with_its_row() -> None:
 @pytest.mark.parametrize(("labels", "said"), [("aa", "has only the label 'a'"), (("", ""), "has no labels")])
 def test_a_classifier_needs_two_labels(labels, said) -> None:
     with pytest.raises(DataError, match=said):
-        check_labels(frame(*[("x", label) for label in labels]), None, "data.csv")
+        check_labels(frame(*[("x", name) for name in labels]), None, "data.csv", label)
 
 
 def test_labels_keep_the_order_of_the_spec() -> None:
     rows = frame(("x", "a"), ("y", "b"))
-    assert check_labels(rows, ["b", "a"], "s") == ["b", "a"]
-    assert check_labels(rows, None, "s") == ["a", "b"]
+    assert check_labels(rows, ["b", "a"], "s", label) == ["b", "a"]
+    assert check_labels(rows, None, "s", label) == ["a", "b"]
 
 
 def test_a_duplicate_names_the_row_that_stays() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jobs.data.compare import Change, compare
 from jobs.data.split import SPLITS
-from jobs.inputs import texts
+from tests import tiny
 
 rows = st.dictionaries(
     st.integers(0, 15), st.tuples(st.sampled_from("ab"), st.sampled_from(SPLITS)), min_size=1, max_size=12
@@ -24,7 +24,7 @@ COLUMNS = ["input", "label", "split"]
 @settings(max_examples=30)
 @given(rows, rows)
 def test_every_row_is_the_same_or_changed_in_a_way_that_is_named(one, two) -> None:
-    found = compare(frame(one), frame(two), texts)
+    found = compare(frame(one), frame(two), tiny.TASK)
     assert {c.input for c in found.added} == {f"text {key}" for key in two.keys() - one.keys()}
     assert {c.input for c in found.removed} == {f"text {key}" for key in one.keys() - two.keys()}
     both = one.keys() & two.keys()
@@ -37,7 +37,7 @@ def test_every_row_is_the_same_or_changed_in_a_way_that_is_named(one, two) -> No
 def test_a_change_says_what_was_and_what_is() -> None:
     before = pd.DataFrame([("A text!", "a", "train"), ("gone", "a", "test")], columns=COLUMNS)
     after = pd.DataFrame([("a text", "b", "test"), ("come now", "b", "test")], columns=COLUMNS)
-    found = compare(before, after, texts)
+    found = compare(before, after, tiny.TASK)
     assert found.relabelled == found.moved == (Change("A text!", ("a", "b"), ("train", "test")),)
     assert found.added == (Change("come now", ("", "b"), ("", "test")),)
     assert found.removed == (Change("gone", ("a", ""), ("test", "")),)

@@ -7,6 +7,7 @@ import pytest
 
 from cluster.errors import DataError
 from jobs.data import corrections
+from jobs.targets import label
 
 LABELS = ["bad", "good"]
 
@@ -22,7 +23,7 @@ def file(folder: Path, *lines: str, head: str = "row,input,label") -> Path:
 
 
 def apply(rows: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return corrections.apply(rows, corrections.read(path), LABELS, str.__eq__)
+    return corrections.apply(rows, corrections.read(path), lambda given: label.fault(given, LABELS), str.__eq__)
 
 
 def test_a_label_is_changed_and_an_empty_one_drops_the_row(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_the_hash_follows_from_what_is_said_and_not_from_order_or_place(tmp_path
         ("9,a,bad", "row 2 column 'row': the data has no row 9"),
         ("1,a,bad", "row 2 column 'row': row 1 is corrected twice"),
         ("2,other,bad", "row 2 column 'input': 'other' is not what row 2 of the data says"),
-        ("2,b,baad", "row 2 column 'label': 'baad' is none of bad, good"),
+        ("2,b,baad", "row 2 column 'label': 'baad' is no label; labels are bad, good"),
         ("two,b,bad", "row 2 column 'row': 'two' is no row number"),
         ("-2,b,bad", "row 2 column 'row': '-2' is no row number"),
     ],

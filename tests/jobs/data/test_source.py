@@ -10,7 +10,6 @@ import pytest
 
 from cluster.errors import DataError
 from jobs.data import source
-from jobs.inputs import texts
 from jobs.spec import DataSpec
 from tests import tiny
 
@@ -42,7 +41,7 @@ def write(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    frame = source.load(DataSpec(source=str(write(tmp_path, kind)), group="document"), texts)
+    frame = source.load(DataSpec(source=str(write(tmp_path, kind)), group="document"), tiny.TASK)
     assert list(frame["input"]) == [row["text"] for row in ROWS]
     assert list(frame["label"]) == [row["label"] for row in ROWS]
     assert list(frame["group"]) == [row["document"] for row in ROWS]
@@ -52,13 +51,13 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> No
 def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
     tiny.write_csv(tmp_path / "a.csv", ROWS[:2])
     tiny.write_csv(tmp_path / "b.csv", ROWS[2:])
-    assert len(source.load(DataSpec(source=str(tmp_path)), texts)) == 6
+    assert len(source.load(DataSpec(source=str(tmp_path)), tiny.TASK)) == 6
 
 
 def test_labels_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("text,label\na,01\nb,\nc,NA\n")
-    assert list(source.load(DataSpec(source=str(path)), texts)["label"]) == ["01", "", "NA"]
+    assert list(source.load(DataSpec(source=str(path)), tiny.TASK)["label"]) == ["01", "", "NA"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_labels_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) 
 )
 def test_files_as_other_programs_write_them(tmp_path: Path, name: str, content: bytes, labels: list[str]) -> None:
     (tmp_path / name).write_bytes(content)
-    frame = source.load(DataSpec(source=str(tmp_path / name)), texts)
+    frame = source.load(DataSpec(source=str(tmp_path / name)), tiny.TASK)
     assert list(frame["label"]) == labels
     assert list(frame["input"]) == ["a", "b"]
 
@@ -82,10 +81,10 @@ def test_a_folder_of_different_tables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,x\n")
     (tmp_path / "b.csv").write_text("text,other\na,x\n")
     with pytest.raises(DataError, match="cannot be read"):
-        source.load(DataSpec(source=str(tmp_path)), texts)
+        source.load(DataSpec(source=str(tmp_path)), tiny.TASK)
     (tmp_path / "b.csv").rename(tmp_path / "b.jsonl")
     with pytest.raises(DataError, match="a mixture of them"):
-        source.load(DataSpec(source=str(tmp_path)), texts)
+        source.load(DataSpec(source=str(tmp_path)), tiny.TASK)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_a_folder_of_different_tables_is_refused(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path, change, said) -> None:
     spec = DataSpec(source=str(write(tmp_path, "csv"))).model_copy(update=change)
     with pytest.raises(DataError) as caught:
-        source.load(spec, texts)
+        source.load(spec, tiny.TASK)
     assert said in str(caught.value)
 
 
@@ -117,7 +116,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, change, said) -> None:
 def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said) as caught:
-        source.load(DataSpec(source=str(tmp_path / name)), texts)
+        source.load(DataSpec(source=str(tmp_path / name)), tiny.TASK)
     assert "\n" not in str(caught.value)
 
 
@@ -137,7 +136,7 @@ def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path, name: str, tex
 def test_every_fault_has_its_file_row_and_column(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said) as caught:
-        source.load(DataSpec(source=str(tmp_path / name)), texts)
+        source.load(DataSpec(source=str(tmp_path / name)), tiny.TASK)
     assert name in str(caught.value)
 
 
@@ -145,9 +144,9 @@ def test_of_several_files_the_faulty_one_is_named(tmp_path: Path) -> None:
     tiny.write_csv(tmp_path / "a.csv", ROWS)
     (tmp_path / "b.csv").write_text("text,label,document\na,b,c,d\n")
     with pytest.raises(DataError, match=r"b\.csv row 1 column 4"):
-        source.load(DataSpec(source=str(tmp_path)), texts)
+        source.load(DataSpec(source=str(tmp_path)), tiny.TASK)
 
 
 def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_text("text,label\n" + "word " * 40_000 + ",a\nshort,b\n")
-    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")), texts)["input"][0]) == 199_999
+    assert len(source.load(DataSpec(source=str(tmp_path / "long.csv")), tiny.TASK)["input"][0]) == 199_999

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.evaluation import footprint
-from jobs.predictor import Output
+from jobs.tasks.task import Output
 
 
 class Slow:

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.evaluation import robustness
 from jobs.inputs import texts
-from jobs.predictor import Output
+from jobs.tasks.task import Output
 
 
 class Shouting:

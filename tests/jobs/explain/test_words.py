@@ -24,6 +24,7 @@ from jobs.explain import faithfulness, highlight
 from jobs.explain.words import TextExplanation, Word, _trimmed
 from jobs.loop import Work
 from jobs.predictor import Predictor
+from jobs.tasks.task import Bounds
 from tests import tiny
 
 LABELS = ("negative", "positive")
@@ -59,7 +60,7 @@ class Counting(torch.nn.Module):
 @pytest.fixture(scope="module")
 def knowing(base_model: Path) -> Predictor:
     tokenizer = tiny.TASK.processor(base_model)
-    return Predictor(Counting(tokenizer), tiny.TASK, tokenizer, LABELS, 32)
+    return Predictor(Counting(tokenizer), tiny.TASK, tokenizer, LABELS, Bounds(32, 1))
 
 
 def test_the_words_that_carry_the_label_are_named_and_no_other(knowing: Predictor) -> None:
@@ -144,7 +145,7 @@ def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, tmp_
 
     loop.run(job, rank=0, world=1, threads=1, report=report)
     net = model.load(tmp_path, tiny.TASK, spec.base_model, LABELS, merge=True)
-    made = Predictor(net, tiny.TASK, tiny.TASK.processor(model.locate(spec.base_model)), LABELS, 64)
+    made = Predictor(net, tiny.TASK, tiny.TASK.processor(model.locate(spec.base_model)), LABELS, Bounds(64, 1))
     found = faithfulness.check(made, list(rows["input"].tail(40)), 16)
     assert found.named > 2 * max(found.chance, 0.02)
     worst = max(abs(made.explain(text, None, 32).gap) for text in rows["input"].tail(20))

@@ -12,8 +12,8 @@ from jobs import specfile
 from jobs.data import preparation
 from jobs.forgetting import anchor
 from jobs.pipeline import Place
-from jobs.predictor import Output
 from jobs.spec import Spec
+from jobs.tasks.task import Output
 from tests import tiny
 
 
@@ -34,14 +34,14 @@ def test_it_is_the_old_test_rows_unless_a_file_is_named(spec: Spec, place: Place
     made = anchor.load(spec, new, place.storage)
     assert set(made.rows["input"]) == set(old.rows(place.storage, "test")["input"])
     assert len(made.new) == new.size("test") - old.size("test")
-    measured = anchor.measure(Positive(), made, new.labels, "accuracy")
+    measured = anchor.measure(Positive(), made, new.labels, spec)
     assert measured.anchor == old.counts["test"]["positive"] / old.size("test")
     assert measured.new == (made.new["label"] == "positive").mean()
 
 
 def test_without_rows_of_a_new_kind_there_is_no_number_for_them(spec: Spec, place: Place) -> None:
     old = preparation.prepare(spec, place.storage)
-    assert anchor.measure(Positive(), anchor.load(spec, old, place.storage), old.labels, "accuracy").new is None
+    assert anchor.measure(Positive(), anchor.load(spec, old, place.storage), old.labels, spec).new is None
 
 
 def test_rows_of_a_file_that_are_trained_on_are_left_out_and_said(

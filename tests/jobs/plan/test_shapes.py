@@ -7,11 +7,13 @@ from jobs import model
 from jobs.plan import shapes
 from jobs.spec import Spec
 
+LABELS = ("a", "b")
+
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_meta_counts_what_the_real_model_has(spec: Spec, method: str) -> None:
     made = spec.with_values({"method.name": method})
-    found = shapes.sizes(shapes.on_meta(made, 2))
+    found = shapes.sizes(shapes.on_meta(made, LABELS))
     net = model.trainable(made, ["a", "b"])
     assert (found.trainable, found.parameters) == model.trainable_share(net)
     frozen = [m.weight for m in net.modules() if isinstance(m, torch.nn.Linear) and not m.weight.requires_grad]
@@ -34,11 +36,11 @@ def test_meta_counts_the_activations_that_the_real_model_keeps(spec: Spec, metho
         net(input_ids=torch.zeros((8, 32), dtype=torch.long), labels=torch.zeros(8, dtype=torch.long))
     measured = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in weights)
     made = made.with_values({"training.micro_batch_size": 8, "training.max_length": 32})
-    assert shapes.activations(shapes.on_meta(made, 2), made) == pytest.approx(measured, rel=0.25)
+    assert shapes.activations(shapes.on_meta(made, LABELS), made) == pytest.approx(measured, rel=0.25)
 
 
 def test_activations_grow_with_rows_and_tokens(spec: Spec) -> None:
-    net = shapes.on_meta(spec, 2)
+    net = shapes.on_meta(spec, LABELS)
 
     def bytes_of(rows: int, tokens: int) -> int:
         values = {"training.micro_batch_size": rows, "training.max_length": tokens, "training.global_batch_size": 16}

@@ -21,6 +21,7 @@ from jobs.pipeline import Place
 from jobs.plan import plan
 from jobs.predictor import Predictor
 from jobs.spec import Spec
+from jobs.tasks.task import Bounds
 from tests import tiny_images
 
 TASK = tasks.get("image-classification")
@@ -48,7 +49,7 @@ def trained(spec: Spec, place: Place, process_group: None, tmp_path: Path) -> Pr
 
     loop.run(job, rank=0, world=1, threads=1, report=report)
     net = model.load(tmp_path / "kept", TASK, spec.base_model, job.labels, merge=True)
-    return Predictor(net, TASK, TASK.processor(spec.base_model), job.labels, 0)
+    return Predictor(net, TASK, TASK.processor(spec.base_model), job.labels, Bounds(1, 1))
 
 
 def test_a_folder_of_class_folders_is_a_source(tmp_path: Path, vision_model: Path) -> None:

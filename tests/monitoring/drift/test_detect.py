@@ -13,9 +13,10 @@ from scipy.stats import ks_2samp
 from cluster.storage import Storage
 from jobs.inputs.texts import DESCRIPTORS
 from jobs.spec import Spec
+from jobs.targets.label import PREDICTED as LABEL
 from monitoring.drift import quality
 from monitoring.drift.compare import EMBEDDING, TOGETHER
-from monitoring.drift.detect import CONFIDENCE, LABEL, DriftResult, detect
+from monitoring.drift.detect import CONFIDENCE, DriftResult, detect
 from monitoring.windows import Window
 from tests.monitoring.fakes import BEGAN, WORDS, drifted, result, sample
 

@@ -14,9 +14,10 @@ from PIL import Image
 from jobs.inputs import images
 from jobs.inputs.texts import DESCRIPTORS
 from jobs.spec import Spec
+from jobs.targets.label import PREDICTED as LABEL
 from monitoring.drift import drawings, page
 from monitoring.drift.compare import Sample, samples
-from monitoring.drift.detect import CONFIDENCE, LABEL
+from monitoring.drift.detect import CONFIDENCE
 from monitoring.drift.estimate import Estimate
 from monitoring.drift.page import Side
 from tests.monitoring.fakes import drifted, result, sample

@@ -1,0 +1,88 @@
+"""Marked spans of a text: JSON such as `[{"start": 0, "end": 5, "label": "PER"}]`, sorted, `[]` for none.
+
+`start` is the first character, `end` one past the last. Spans do not overlap.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from jobs.inputs import texts
+
+from . import EXACT_MATCH, Found, exact_match, f1
+
+NAME, CLOSED, LEAST = "spans", False, 1
+
+_FIELDS = {"start", "end", "label"}
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    start: int
+    end: int
+    label: str
+
+
+def joined(spans: Sequence[Span]) -> str:
+    """Spans as a target."""
+    return json.dumps([asdict(span) for span in sorted(spans)])
+
+
+def read(value: object) -> str:
+    """Raises ValueError for what is no list of spans, or for spans that overlap."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return joined(_spans(list(value)))
+    text = texts.cell(value)
+    return joined(spans(text)) if text else ""
+
+
+def spans(target: str) -> list[Span]:
+    """In the order of the text. Raises ValueError."""
+    return _spans(json.loads(target))
+
+
+def parts(target: str) -> list[str]:
+    """The labels of the spans."""
+    return [span.label for span in spans(target)]
+
+
+def found(target: str) -> frozenset[Found]:
+    """The spans, each with its place."""
+    return frozenset((span.label, (span.start, span.end)) for span in spans(target))
+
+
+def fault(target: str, labels: Sequence[str]) -> str:
+    """That it is no list of spans, or names a label that the model does not know."""
+    try:
+        given = spans(target)
+    except ValueError as error:
+        return str(error)
+    unknown = [span.label for span in given if span.label not in labels]
+    return f"{unknown[0][:80]!r} is no label; labels are {', '.join(labels)}" if unknown else ""
+
+
+def watched(targets: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """How many spans of each label there are in a text."""
+    given = [parts(target) for target in targets]
+    return pd.DataFrame({f"spans of {label}": [float(names.count(label)) for names in given] for label in labels})
+
+
+def _spans(given: object) -> list[Span]:
+    if not isinstance(given, list) or not all(isinstance(one, dict) and set(one) == _FIELDS for one in given):
+        raise ValueError('is no list of spans, such as [{"start": 0, "end": 5, "label": "PER"}]')
+    made = sorted(Span(int(one["start"]), int(one["end"]), str(one["label"])) for one in given)
+    for span, following in zip(made, [*made[1:], None], strict=True):
+        if not 0 <= span.start < span.end or not span.label:
+            raise ValueError(f"has the span {span.start} to {span.end} {span.label!r}, which marks nothing")
+        if following is not None and following.start < span.end:
+            raise ValueError(f"has spans that overlap at character {following.start}")
+    return made
+
+
+# Spans of the same place and label, as CoNLL-2003 scores them (and seqeval).
+METRICS = {"f1": f1(found), EXACT_MATCH: exact_match}
