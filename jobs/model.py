@@ -16,6 +16,7 @@ from cluster.errors import SpecError
 
 from . import tasks
 from .spec import MethodSpec, Spec
+from .targets import text
 from .tasks.task import Task
 
 PACKAGE = "package:"
@@ -53,16 +54,19 @@ def check(spec: Spec) -> None:
         raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
     if type(config) not in auto._model_mapping:  # noqa: SLF001 - transformers has no other way to ask
         raise SpecError(f"a {config.model_type} model is none for {spec.task}", where=f"base_model {base_model}")
-    check_length(config, spec.training.max_length)
+    check_length(config, spec)
 
 
-def check_length(config: Any, max_length: int) -> None:
-    """Raises SpecError when a model of this transformers config has fewer positions than `max_length` tokens."""
-    positions = getattr(config, "max_position_embeddings", None) or max_length
-    if max_length > positions:
-        raise SpecError(
-            f"is more than the base model's {positions} positions", where=f"training.max_length {max_length}"
-        )
+def check_length(config: Any, spec: Spec) -> None:
+    """Raises SpecError when a model of this transformers config has too few positions for the spec's longest row."""
+    training, where = spec.training, f"training.max_length {spec.training.max_length}"
+    longest = training.max_length
+    if tasks.get(spec.task).targets.NAME == text.NAME and not config.is_encoder_decoder:
+        # A decoder alone reads on what it writes.
+        longest, where = longest + training.max_answer, f"{where} and max_answer {training.max_answer} together"
+    positions = getattr(config, "max_position_embeddings", None) or longest
+    if longest > positions:
+        raise SpecError(f"is more than the base model's {positions} positions", where=where)
 
 
 def base(task: Task, base_model: str, labels: Sequence[str], seed: int) -> Any:

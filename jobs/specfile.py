@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cluster.access import holds_password
 from cluster.errors import SpecError
 
 from .spec import Spec, set_dotted
@@ -37,11 +38,24 @@ def dump(spec: Spec) -> str:
 
 
 def parse(tree: Any, where: str = "spec") -> Spec:
-    """Validate a tree of plain values. Raises SpecError."""
+    """Validate a tree of plain values. Raises SpecError, also for a password: a spec is kept with every run."""
+    for key, value in _texts(tree):
+        if holds_password(value):
+            mend = "take it out: the nodes' environment or files are to have it (docs/operations.md, Security)"
+            raise SpecError(f"{key} holds a password", where=where, mend=mend)
     try:
         return Spec.model_validate(tree)
     except ValidationError as error:
         raise SpecError("; ".join(_lines(error)), where=where, mend="`rehone schema` lists every key") from None
+
+
+def _texts(tree: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree, with its dotted key."""
+    if isinstance(tree, str):
+        yield at, tree
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in inside:
+        yield from _texts(value, f"{at}.{key}" if at else str(key))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

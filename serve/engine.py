@@ -14,7 +14,8 @@ from typing import Protocol
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
 from jobs.explain.explanation import Explanation
-from jobs.predictor import Output, Predictor
+from jobs.predictor import Predictor
+from jobs.tasks.task import Output
 
 TOLERANCE = 1e-3
 """Largest difference of a probability from the trainer's."""
@@ -74,8 +75,9 @@ def load(version: ModelVersion, folder: Path, loader: Load = Predictor.load) -> 
     predictor = loader(folder)
     golden = json.loads((folder / "golden.json").read_text())
     worst = 0.0
-    for output, wanted in zip(predictor(golden["inputs"]), golden["scores"], strict=True):
-        worst = max(worst, *(abs(a - b) for a, b in zip(output.scores.values(), wanted, strict=True)))
+    wanted = zip(golden["labels"], golden["scores"], strict=True)
+    for output, (label, scores) in zip(predictor(golden["inputs"]), wanted, strict=True):
+        worst = max(worst, _apart(output, label, scores))
     if worst > TOLERANCE:
         raise ClusterError(
             f"answers the golden inputs {worst:.2g} away from its trainer (allowed: {TOLERANCE:g})",
@@ -83,3 +85,10 @@ def load(version: ModelVersion, folder: Path, loader: Load = Predictor.load) -> 
             mend="publish it again; it takes no traffic",
         )
     return Engine(version, predictor)
+
+
+def _apart(output: Output, label: str, scores: Sequence[float]) -> float:
+    """The largest difference of a probability; of an answer without any, 1 where it is another."""
+    if not scores:
+        return float(output.label != label)
+    return max(abs(a - b) for a, b in zip(output.scores.values(), scores, strict=True))

@@ -17,12 +17,13 @@ from .near import twins
 
 
 def clean(
-    rows: pd.DataFrame, near_duplicates: float | None, key_of: Callable[[str], str]
+    rows: pd.DataFrame, near_duplicates: float | None, key_of: Callable[[str], str], *, closed: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Kept rows in their order, and the dropped ones with columns `reason` and `of`; `key_of` is `Inputs.key`.
 
-    Reasons: `empty input`, `empty label`, `conflicting labels` (the same input under two labels: all of them go),
-    `duplicate` (the first stays), `near duplicate` (the first stays). `of` is the `row` of what stays, or 0.
+    Reasons: `empty input`, `empty label`, `conflicting labels` (the same input under two labels: all of them go, unless
+    targets are not `closed`: of texts more than one may be right), `duplicate` (the first stays), `near duplicate` (the
+    first stays). `of` is the `row` of what stays, or 0.
     """
     rows = rows.reset_index(drop=True)
     reason, of = pd.Series("", index=rows.index), pd.Series(0, index=rows.index)
@@ -30,9 +31,10 @@ def clean(
     reason[rows["label"] == ""] = "empty label"
     reason[key == ""] = "empty input"
     usable = reason == ""
-    labels_of_text = rows[usable].groupby(key[usable])["label"].transform("nunique")
-    reason[labels_of_text[labels_of_text > 1].index] = "conflicting labels"
-    usable = reason == ""
+    if closed:
+        labels_of_text = rows[usable].groupby(key[usable])["label"].transform("nunique")
+        reason[labels_of_text[labels_of_text > 1].index] = "conflicting labels"
+        usable = reason == ""
     again = key[usable][key[usable].duplicated()].index
     reason[again] = "duplicate"
     of[again] = rows[usable].groupby(key[usable])["row"].transform("first")[again]

@@ -76,7 +76,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
     rows = intake.masked(feedback[["input", "label"]], spec.data)
     rows = rows.assign(group="", time=None, row=range(1, len(feedback) + 1))
     check_labels(pd.concat([*before.values(), rows]), old.labels, "feedback", task.targets)
-    kept, dropped = clean(rows, spec.data.near_duplicates, key)
+    kept, dropped = clean(rows, spec.data.near_duplicates, key, closed=task.targets.CLOSED)
     known = _known(kept, pd.concat(before.values()), spec.data.near_duplicates, key)
     dropped = pd.concat([dropped, kept.assign(reason=known, of=0)[known != ""]])
     kept = kept[known == ""].copy()
@@ -104,7 +104,7 @@ def load(spec: Spec) -> Loaded:
     """Read, clean and split, and write nothing. Raises DataError."""
     task = tasks.get(spec.task)
     taken = intake.read(spec.data, task)
-    kept, dropped = clean(taken.rows, spec.data.near_duplicates, task.inputs.key)
+    kept, dropped = clean(taken.rows, spec.data.near_duplicates, task.inputs.key, closed=task.targets.CLOSED)
     dataset.check_not_empty(kept, dropped, spec.data.source)
     check_labels(kept, spec.data.labels, spec.data.source, task.targets)
     kept["origin"] = "source"

@@ -31,7 +31,7 @@ def on_meta(spec: Spec, labels: Sequence[str], method: str | None = None) -> Any
     with torch.device("meta"):
         task = tasks.get(spec.task)
         config = AutoConfig.from_pretrained(model.locate(spec.base_model), **task.options(labels))
-        model.check_length(config, spec.training.max_length)
+        model.check_length(config, spec)
         net = task.auto().from_config(config)
         chosen = spec.method.model_copy(update={"name": method or spec.method.name})
         return net if chosen.name == "full" else model.with_adapter(net, chosen, task)

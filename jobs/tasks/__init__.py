@@ -11,7 +11,11 @@ from .task import Task
 
 TASKS = {
     "text-classification": "text_classification",
+    "multi-label-classification": "multi_label_classification",
+    "token-classification": "token_classification",
     "image-classification": "image_classification",
+    "text-generation": "text_generation",
+    "text2text-generation": "text2text_generation",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from cluster.errors import UserError
 from jobs.inputs import Inputs
@@ -118,6 +118,6 @@ class Bounds:
     answer: int
 
 
-def no_explanation(task: str) -> UserError:
-    """For the tasks whose answer has no single score that parts of the input could speak for."""
-    return UserError(f"{task} has no explanations", mend="they are of tasks whose answer is one label")
+def no_explanation(self: Any, *given: Any, **_: Any) -> NoReturn:  # noqa: ARG001 - a method of tasks
+    """The `explain` of tasks whose answer has no single score that parts of the input could speak for."""
+    raise UserError("the task has no explanations", mend="they are of tasks whose answer is one label")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.inputs import texts
-from jobs.targets import label
+from jobs.inputs import Inputs, texts
+from jobs.targets import Targets, label
 
 from . import classification
 from .task import Bounds, Encoded, Output, Task
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 class TextClassification:
-    inputs, targets = texts, label
-    head = ("classifier", "score")
+    inputs: Inputs = texts
+    targets: Targets = label
+    head: tuple[str, ...] = ("classifier", "score")
 
     def auto(self) -> Any:
         from transformers import AutoModelForSequenceClassification

@@ -1,0 +1,100 @@
+"""A text that follows on another, by a causal language model: instruction tuning, with the loss on the answer only.
+
+An input is what the user says, or a conversation as JSON: `[{"role": "user", "content": "..."}, ...]`. It is put into
+the tokenizer's own chat template where it has one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.targets import text
+
+from . import writing
+from .task import Bounds, Encoded, Output, Task, no_explanation
+from .text_classification import TextClassification
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+
+class TextGeneration(TextClassification):
+    targets = text
+    head = ()
+
+    def auto(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
+    def options(self, labels: Sequence[str]) -> dict[str, Any]:
+        del labels  # a text has none
+        return {}
+
+    def processor(self, folder: str | Path) -> Any:
+        tokenizer = super().processor(folder)
+        if tokenizer.pad_token_id is None:  # as GPT-2 has none: what fills up is masked, whatever it is
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    def encode(
+        self,
+        processor: Any,
+        inputs: Sequence[str],
+        targets: Sequence[str] | None,
+        labels: Sequence[str],
+        bounds: Bounds,
+    ) -> Encoded:
+        """Of an input that is too long the end is read: there is the question."""
+        del labels
+        ids = [prompt(processor, given)[-bounds.input :] for given in inputs]
+        after = None if targets is None else writing.endings(processor, targets, bounds.answer)
+        return writing.Sequences(ids, after, processor.pad_token_id, joint=True)
+
+    def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = net(**{name: part for name, part in batch.items() if name != "labels"}).logits
+        return writing.losses(logits[:, :-1], batch["labels"][:, 1:])
+
+    def answer(
+        self, net: Any, processor: Any, labels: Sequence[str], batch: dict[str, torch.Tensor], bounds: Bounds
+    ) -> list[Output]:
+        del labels
+        return writing.answer(net, processor, batch, bounds)
+
+    def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
+        import torch
+
+        del config
+        tokens = torch.zeros((rows, bounds.input + bounds.answer), dtype=torch.long)
+        return {"input_ids": tokens, "labels": tokens}
+
+    explain = no_explanation
+
+
+def prompt(tokenizer: Any, given: str) -> list[int]:
+    """Tokens of what an answer follows on."""
+    if tokenizer.chat_template is None:
+        said = "\n".join(message["content"] for message in messages(given))
+        return list(tokenizer(f"{said}\n")["input_ids"])
+    return list(
+        tokenizer.apply_chat_template(messages(given), add_generation_prompt=True, tokenize=True, return_dict=False)
+    )
+
+
+def messages(given: str) -> list[dict[str, str]]:
+    """The conversation that an input is; of one that is no conversation the user's only message."""
+    if given.startswith("["):
+        try:
+            said = json.loads(given)
+        except ValueError:  # a text that begins with a bracket
+            said = None
+        if isinstance(said, list) and said and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in said):
+            return [{"role": str(m["role"]), "content": str(m["content"])} for m in said]
+    return [{"role": "user", "content": given}]
+
+
+TASK: Task = TextGeneration()

@@ -1,0 +1,190 @@
+"""Marked spans of a text: names, parts of an address.
+
+A word is in a span or not by the label of its first token, begin, inside or outside (BIO, Ramshaw & Marcus 1995), as
+transformers' own recipe has it. Where words are is the tokenizer's word, so spans end where words do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.targets import spans
+from jobs.targets.spans import Span
+
+from .task import Bounds, Encoded, Output, Task, no_explanation
+from .text_classification import TextClassification
+
+if TYPE_CHECKING:
+    import torch
+
+_SKIPPED = -100  # tokens that are no word's first one: torch's cross entropy leaves them out
+_OUTSIDE, _BEGIN, _INSIDE = "O", "B-", "I-"
+
+
+def tags(labels: Sequence[str]) -> list[str]:
+    """What a token can be."""
+    return [_OUTSIDE, *(mark + label for label in labels for mark in (_BEGIN, _INSIDE))]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Tokens of one row. `words`: the first and one past the last character of each word, and its first token."""
+
+    ids: list[int]
+    words: list[tuple[int, int, int]]
+    tags: list[int] | None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Rows of tokens, each with its words."""
+
+    rows: list[Words]
+    pad: int
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(row.ids) for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` (rows, longest); `labels` of the same shape to learn from, else `words`.
+
+        `words`, (rows, most words, 3), is -1 where a row has fewer.
+        """
+        import torch
+
+        from jobs import batches
+
+        chosen = [self.rows[i] for i in rows]
+        tokens, mask = batches.padded([row.ids for row in chosen], self.pad)
+        made = {"input_ids": tokens, "attention_mask": mask}
+        if chosen[0].tags is not None:
+            labels = torch.full_like(tokens, _SKIPPED)
+            for at, row in enumerate(chosen):
+                assert row.tags is not None
+                labels[at, [first for _, _, first in row.words]] = torch.tensor(row.tags, dtype=torch.long)
+            return made | {"labels": labels}
+        most = max(1, *(len(row.words) for row in chosen))
+        words = torch.full((len(chosen), most, 3), -1, dtype=torch.long)
+        for at, row in enumerate(chosen):
+            if row.words:
+                words[at, : len(row.words)] = torch.tensor(row.words, dtype=torch.long)
+        return made | {"words": words}
+
+
+class TokenClassification(TextClassification):
+    targets = spans
+    head = ("classifier",)
+
+    def auto(self) -> Any:
+        from transformers import AutoModelForTokenClassification
+
+        return AutoModelForTokenClassification
+
+    def options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return super().options(tags(labels))
+
+    def encode(
+        self,
+        processor: Any,
+        inputs: Sequence[str],
+        targets: Sequence[str] | None,
+        labels: Sequence[str],
+        bounds: Bounds,
+    ) -> Encoded:
+        made = processor(list(inputs), truncation=True, max_length=bounds.input, return_offsets_mapping=True)
+        place = {tag: at for at, tag in enumerate(tags(labels))}
+        rows = []
+        for at, (ids, offsets) in enumerate(zip(made["input_ids"], made["offset_mapping"], strict=True)):
+            words = _words(made.word_ids(at), offsets)
+            marked = None if targets is None else [place[tag] for tag in _tagged(words, spans.spans(targets[at]))]
+            rows.append(Words(ids, words, marked))
+        return Tokens(rows, processor.pad_token_id)
+
+    def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross entropy, the mean over a row's words."""
+        import torch
+
+        wanted = batch["labels"]
+        logits = net(**{name: part for name, part in batch.items() if name != "labels"}).logits.float()
+        each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+        counted = (wanted != _SKIPPED).float()
+        words = counted.sum(1).clamp(min=1)
+        right = (logits.detach().argmax(-1) == wanted).float() * counted
+        return each.sum(1) / words, right.sum(1) / words
+
+    def answer(
+        self, net: Any, processor: Any, labels: Sequence[str], batch: dict[str, torch.Tensor], bounds: Bounds
+    ) -> list[Output]:
+        """The likeliest tag of each word; the confidence is that of all together, as if words were independent."""
+        import torch
+
+        del processor, bounds
+        given = {name: part for name, part in batch.items() if name != "words"}
+        said = net(**given, output_hidden_states=True)
+        shares = torch.softmax(said.logits.float(), dim=-1).cpu().numpy()
+        embeddings, known, made = self.embed(said, given).cpu().numpy(), tags(labels), []
+        for row, words, embedding in zip(shares, batch["words"].cpu().numpy(), embeddings, strict=True):
+            there = words[words[:, 0] >= 0]
+            best = row[there[:, 2]]
+            confidence = math.exp(float(np.log(best.max(1)).sum())) if len(there) else 1.0
+            found = _spans(there, [known[i] for i in best.argmax(1)] if len(there) else [])
+            made.append(Output(spans.joined(found), confidence, {}, embedding))
+        return made
+
+    def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
+        import torch
+
+        made = super().blank(config, rows, bounds)
+        return made | {"labels": torch.zeros_like(made["input_ids"])}
+
+    explain = no_explanation
+
+
+def _words(numbers: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Of each word its first character, one past its last, and its first token."""
+    words: list[tuple[int, int, int]] = []
+    last = None
+    for token, (number, (start, end)) in enumerate(zip(numbers, offsets, strict=True)):
+        if number is not None and number == last:
+            words[-1] = (words[-1][0], end, words[-1][2])
+        elif number is not None:
+            words.append((start, end, token))
+        last = number
+    return words
+
+
+def _tagged(words: Sequence[tuple[int, int, int]], found: Sequence[Span]) -> list[str]:
+    """A word is in the span that holds its first character."""
+    made, before = [], None
+    for start, _, _ in words:
+        span = next((span for span in found if span.start <= start < span.end), None)
+        made.append(_OUTSIDE if span is None else (_INSIDE if span == before else _BEGIN) + span.label)
+        before = span
+    return made
+
+
+def _spans(words: NDArray[np.int64], given: Sequence[str]) -> list[Span]:
+    """A word inside no span begins one: the label is likelier right than the mark."""
+    made: list[Span] = []
+    before = ""
+    for (start, end, _), tag in zip(words.tolist(), given, strict=True):
+        label = tag[2:]
+        if tag.startswith(_INSIDE) and label == before:
+            made[-1] = Span(made[-1].start, end, label)
+        elif tag != _OUTSIDE:
+            made.append(Span(start, end, label))
+        before = label
+    return made
+
+
+TASK: Task = TokenClassification()

@@ -1,0 +1,117 @@
+"""What all tasks whose answer is a text share: the loss over its tokens, and writing it token by token.
+
+Decoding is greedy: the same input gets the same answer, which golden inputs and shadows rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .task import Bounds, Output
+
+if TYPE_CHECKING:
+    import torch
+
+SKIPPED = -100  # tokens that are not learned: torch's cross entropy leaves them out
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token ids of each row and, to learn from, those of its target; `joint` where the one follows on the other.
+
+    A row that is only to be answered is filled up on the left when `joint`: what is written follows on its last token.
+    """
+
+    ids: list[list[int]]
+    targets: list[list[int]] | None
+    pad: int
+    joint: bool
+
+    @property
+    def lengths(self) -> list[int]:
+        after = self.targets or [[]] * len(self.ids)
+        return [len(ids) + len(target) for ids, target in zip(self.ids, after, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, (rows, longest), and to learn from `labels`, SKIPPED where none is."""
+        from jobs import batches
+
+        ids = [self.ids[i] for i in rows]
+        if self.targets is None:
+            tokens, mask = batches.padded(ids, self.pad, left=self.joint)
+            return {"input_ids": tokens, "attention_mask": mask}
+        targets = [self.targets[i] for i in rows]
+        whole = [a + b for a, b in zip(ids, targets, strict=True)] if self.joint else ids
+        wanted = [[SKIPPED] * len(a) + b for a, b in zip(ids, targets, strict=True)] if self.joint else targets
+        tokens, mask = batches.padded(whole, self.pad)
+        labels, _ = batches.padded(wanted, SKIPPED)
+        return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+
+
+def endings(tokenizer: Any, targets: Sequence[str], most: int) -> list[list[int]]:
+    """Tokens of each target and the one that ends it, `most` at most."""
+    made = tokenizer(list(targets), add_special_tokens=False, truncation=True, max_length=max(1, most - 1))["input_ids"]
+    return [[*ids, tokenizer.eos_token_id] for ids in made]
+
+
+def losses(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy of each row and share of its tokens that are the likeliest: means over what is not SKIPPED.
+
+    `logits`: (rows, tokens, vocabulary), `wanted`: (rows, tokens), in step.
+    """
+    import torch
+
+    each = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), wanted, reduction="none")
+    counted = (wanted != SKIPPED).float()
+    tokens = counted.sum(1).clamp(min=1)
+    right = (logits.detach().argmax(-1) == wanted).float() * counted
+    return each.sum(1) / tokens, right.sum(1) / tokens
+
+
+def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bounds) -> list[Output]:
+    """What the model writes, with the chance of just these tokens.
+
+    The embedding is the mean of the last layer over the input: the encoder's, where there is one.
+    """
+    import torch
+
+    made = net.generate(
+        **batch,
+        max_new_tokens=bounds.answer,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        return_dict_in_generate=True,
+        output_logits=True,
+        output_hidden_states=True,
+    )
+    steps = torch.stack(list(made.logits), dim=1).float().log_softmax(-1)
+    written = made.sequences[:, -steps.shape[1] :]
+    ended = (written == tokenizer.eos_token_id).int().cumsum(1)
+    counted = (ended - (written == tokenizer.eos_token_id).int()) == 0  # the token that ends counts, those after not
+    chances = (steps.gather(2, written.unsqueeze(2)).squeeze(2) * counted).sum(1).exp().cpu().numpy()
+    embeddings = _embedded(made, batch).cpu().numpy()
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [
+        Output(text.strip(), float(chance), {}, embedding)
+        for text, chance, embedding in zip(texts, chances, embeddings, strict=True)
+    ]
+
+
+def _embedded(made: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    encoder = getattr(made, "encoder_hidden_states", None)
+    last = (encoder[-1] if encoder is not None else made.hidden_states[0][-1]).float()
+    mask = batch.get("attention_mask")
+    if mask is None or mask.shape[1] != last.shape[1]:  # a speech encoder hears all of its input
+        return last.mean(1)
+    weight = mask.unsqueeze(-1)
+    return (last * weight).sum(1) / weight.sum(1)
