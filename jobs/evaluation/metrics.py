@@ -1,7 +1,7 @@
 """Metrics of a classifier: scikit-learn's on the rows, and the same on many bootstrap resamples of them at once.
 
 What a resample of rows changes is how often each cell of the confusion matrix, or each row, counts. scikit-learn takes
-one resample at a time; METRICS take all of them as one array, and the tests hold them to scikit-learn's values.
+one resample at a time; METRICS take the tallies of all of them as one array, and the tests hold them to its values.
 """
 
 from __future__ import annotations
@@ -51,43 +51,51 @@ def of_shares(true: NDArray[np.int64], shares: Values) -> dict[str, float]:
 
 def ratio(part: Counts | Values, whole: Counts | Values) -> Values:
     """0 where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
 
 
-def hits(counts: Counts) -> Counts:
-    return np.asarray(counts.diagonal(axis1=-2, axis2=-1))
+def tallies(counts: Counts) -> Values:
+    """Of confusion matrices (..., labels, labels) what the metrics need: shape (..., 3 x labels).
+
+    For each label rows that are right, rows where it is true, rows where it is predicted.
+    """
+    hits = np.asarray(counts.diagonal(axis1=-2, axis2=-1))
+    return np.concatenate([hits, counts.sum(-1), counts.sum(-2)], axis=-1).astype(float)
 
 
-def accuracy(counts: Counts) -> Values:
-    return np.asarray(hits(counts).sum(-1) / counts.sum((-2, -1)))
+def _parts(sums: Values) -> tuple[Values, Values, Values]:
+    labels = sums.shape[-1] // 3
+    return sums[..., :labels], sums[..., labels : 2 * labels], sums[..., 2 * labels :]
 
 
-def f1(counts: Counts) -> Values:
-    """Of each label, shape (..., labels)."""
-    return ratio(2 * hits(counts), counts.sum(-1) + counts.sum(-2))
+def accuracy(sums: Values) -> Values:
+    hits, true, _ = _parts(sums)
+    return np.asarray(hits.sum(-1) / true.sum(-1))
 
 
-def macro_f1(counts: Counts) -> Values:
+def macro_f1(sums: Values) -> Values:
     """Mean over the labels that occur as true or predicted, as scikit-learn has it."""
-    occurs = counts.sum(-1) + counts.sum(-2) > 0
-    return np.asarray(f1(counts).sum(-1) / occurs.sum(-1))
+    hits, true, said = _parts(sums)
+    occurs = true + said > 0
+    return np.asarray(ratio(2 * hits, true + said).sum(-1) / occurs.sum(-1))
 
 
-def balanced_accuracy(counts: Counts) -> Values:
+def balanced_accuracy(sums: Values) -> Values:
     """Mean recall of the labels that occur as true."""
-    true = counts.sum(-1)
-    return np.asarray(ratio(hits(counts), true).sum(-1) / (true > 0).sum(-1))
+    hits, true, _ = _parts(sums)
+    return np.asarray(ratio(hits, true).sum(-1) / (true > 0).sum(-1))
 
 
-def mcc(counts: Counts) -> Values:
+def mcc(sums: Values) -> Values:
     """Matthews correlation of many labels, R_K (Gorodkin 2004); 0 where only one label is true or predicted."""
-    true, said, rows = counts.sum(-1).astype(float), counts.sum(-2).astype(float), counts.sum((-2, -1)).astype(float)
-    covariance = hits(counts).sum(-1) * rows - (true * said).sum(-1)
+    hits, true, said = _parts(sums)
+    rows = true.sum(-1)
+    covariance = hits.sum(-1) * rows - (true * said).sum(-1)
     spread = (rows**2 - (said**2).sum(-1)) * (rows**2 - (true**2).sum(-1))
     return ratio(covariance, np.sqrt(spread))
 
 
-METRICS: Mapping[str, Callable[[Counts], Values]] = {
+METRICS: Mapping[str, Callable[[Values], Values]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "balanced_accuracy": balanced_accuracy,

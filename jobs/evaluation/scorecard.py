@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from jobs.targets import EXACT_MATCH, Found, Targets
 
 from .calibration import Calibration
-from .metrics import METRICS, SHARE_METRICS, Counts, Values, of_labels, of_shares
+from .metrics import METRICS, SHARE_METRICS, Counts, Values, of_labels, of_shares, tallies
 from .slices import Gap, Slice
 
 
@@ -92,7 +92,8 @@ def score(
     draws = rng.multinomial(len(true), counts.ravel() / len(true), size=resamples)
     drawn = draws.reshape(resamples, *counts.shape)
     metrics = {
-        name: _interval(value, METRICS[name](drawn), confidence) for name, value in of_labels(true, predicted).items()
+        name: _interval(value, METRICS[name](tallies(drawn)), confidence)
+        for name, value in of_labels(true, predicted).items()
     }
     if shares is not None:
         metrics |= _by_share(_indices(true, labels), shares, resamples, confidence, rng)

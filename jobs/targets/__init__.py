@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jobs.evaluation.metrics import ratio
+
 Values = NDArray[np.float64]
 Found = tuple[str, object]
 
@@ -60,11 +62,6 @@ class Targets(Protocol):
 
     def watched(self, targets: Sequence[str], labels: Sequence[str], /) -> pd.DataFrame:
         """A row a target, a column for each thing whose drift is watched: numbers, or text for categories."""
-
-
-def ratio(part: Values, whole: Values) -> Values:
-    """0 where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
 
 
 def mean(of: Callable[[str, str], float]) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,21 +42,18 @@ def watched(targets: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:  # n
     return pd.DataFrame({PREDICTED: list(targets)}, dtype=object)
 
 
-def _of_confusion(value: Callable[[metrics.Counts], Values]) -> Metric:
-    def statistics(true: Sequence[str], predicted: Sequence[Sequence[str]]) -> Values:
-        names = sorted({*true, *(label for each in predicted for label in each)})
-        place, size = {name: i for i, name in enumerate(names)}, len(names)
-        cells = np.zeros((len(predicted), len(true), size * size))
-        for model, each in enumerate(predicted):
-            at = [place[t] * size + place[p] for t, p in zip(true, each, strict=True)]
-            cells[model, np.arange(len(true)), at] = 1
-        return cells
+def _tallied(true: Sequence[str], predicted: Sequence[Sequence[str]]) -> Values:
+    """(models, rows, 3 x labels): what `metrics.tallies` makes of each row's own confusion matrix."""
+    names = sorted({*true, *(name for each in predicted for name in each)})
+    place = {name: at for at, name in enumerate(names)}
 
-    def of_sums(sums: Values) -> Values:
-        side = round(sums.shape[-1] ** 0.5)
-        return value(sums.reshape(*sums.shape[:-1], side, side).astype(np.int64))
+    def marks(targets: Sequence[str]) -> Values:
+        made = np.zeros((len(targets), len(names)))
+        made[np.arange(len(targets)), [place[target] for target in targets]] = 1
+        return made
 
-    return Metric(statistics, of_sums)
+    wanted = marks(true)
+    return np.array([np.hstack([wanted * given, wanted, given]) for given in map(marks, predicted)])
 
 
-METRICS = {name: _of_confusion(value) for name, value in metrics.METRICS.items()}
+METRICS = {name: Metric(_tallied, value) for name, value in metrics.METRICS.items()}

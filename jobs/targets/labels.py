@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from jobs.evaluation.metrics import ratio
 from jobs.inputs import texts
 
-from . import EXACT_MATCH, Found, Metric, Values, exact_match, f1, ratio
+from . import EXACT_MATCH, Found, Metric, Values, exact_match, f1
 
 NAME, CLOSED, LEAST = "labels", False, 1
 

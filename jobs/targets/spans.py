@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from jobs.inputs import texts
 
@@ -18,14 +21,17 @@ from . import EXACT_MATCH, Found, exact_match, f1
 
 NAME, CLOSED, LEAST = "spans", False, 1
 
-_FIELDS = {"start", "end", "label"}
+_SHAPE = 'is no list of spans, such as [{"start": 0, "end": 5, "label": "PER"}]'
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, config=ConfigDict(extra="forbid"))
 class Span:
     start: int
     end: int
     label: str
+
+
+_SPANS = TypeAdapter(list[Span])
 
 
 def joined(spans: Sequence[Span]) -> str:
@@ -43,7 +49,11 @@ def read(value: object) -> str:
 
 def spans(target: str) -> list[Span]:
     """In the order of the text. Raises ValueError."""
-    return _spans(json.loads(target))
+    try:
+        given = json.loads(target)
+    except ValueError:
+        raise ValueError(_SHAPE) from None
+    return _spans(given)
 
 
 def parts(target: str) -> list[str]:
@@ -73,13 +83,15 @@ def watched(targets: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
 
 
 def _spans(given: object) -> list[Span]:
-    if not isinstance(given, list) or not all(isinstance(one, dict) and set(one) == _FIELDS for one in given):
-        raise ValueError('is no list of spans, such as [{"start": 0, "end": 5, "label": "PER"}]')
-    made = sorted(Span(int(one["start"]), int(one["end"]), str(one["label"])) for one in given)
-    for span, following in zip(made, [*made[1:], None], strict=True):
+    try:
+        made = sorted(_SPANS.validate_python(given))
+    except ValidationError:
+        raise ValueError(_SHAPE) from None
+    for span in made:
         if not 0 <= span.start < span.end or not span.label:
             raise ValueError(f"has the span {span.start} to {span.end} {span.label!r}, which marks nothing")
-        if following is not None and following.start < span.end:
+    for span, following in pairwise(made):
+        if following.start < span.end:
             raise ValueError(f"has spans that overlap at character {following.start}")
     return made
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from rapidfuzz.distance import LCSseq, Levenshtein
 
+from jobs.evaluation.metrics import ratio
 from jobs.inputs import texts
 
-from . import EXACT_MATCH, Found, Metric, Values, exact_match, mean, ratio
+from . import EXACT_MATCH, Found, Metric, Values, exact_match, mean
 
 NAME, CLOSED, LEAST = "text", False, 0
 
@@ -56,7 +57,10 @@ def _grams(text: str, order: int) -> Counter[str]:
 
 
 def _chrf_statistics(true: Sequence[str], predicted: Sequence[Sequence[str]]) -> Values:
-    """(models, rows, 18): of each order n-grams in the prediction, in the reference, in both."""
+    """(models, rows, 18): of each order n-grams in the prediction, in the reference, in both.
+
+    Those of a prediction count only where the reference is long enough to have any, as sacrebleu has it.
+    """
     wanted = [[_grams(target, order) for order in _ORDERS] for target in true]
 
     def row(grams: Sequence[Counter[str]], text: str) -> list[int]:
@@ -64,7 +68,7 @@ def _chrf_statistics(true: Sequence[str], predicted: Sequence[Sequence[str]]) ->
         return [
             number
             for mine, theirs in zip(given, grams, strict=True)
-            for number in (mine.total(), theirs.total(), (mine & theirs).total())
+            for number in (mine.total() if theirs else 0, theirs.total(), (mine & theirs).total())
         ]
 
     return np.array([[row(grams, text) for grams, text in zip(wanted, each, strict=True)] for each in predicted], float)

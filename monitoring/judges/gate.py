@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from jobs.data.dataset import NEW, OLD
@@ -95,9 +94,7 @@ def judge(rows: pd.DataFrame, ratios: Ratios, spec: EvaluationSpec, targets: Tar
 def _compare(rows: pd.DataFrame, spec: EvaluationSpec, targets: Targets) -> Compared:
     answers = rows["true"].to_numpy(), rows["champion"].to_numpy(), rows["challenger"].to_numpy()
     drawn: Any = {"resamples": spec.bootstrap, "confidence": spec.confidence}
-    if not targets.CLOSED:
-        return paired.compare_others(*answers, targets.METRICS[spec.metric], **drawn)
-    return paired.compare(*answers, sorted({*map(str, np.concatenate(answers))}), metric=spec.metric, **drawn)
+    return paired.compare(*answers, metric=spec.metric, targets=targets, **drawn)
 
 
 def _better(part: str, found: Compared, spec: EvaluationSpec) -> Check:

@@ -29,8 +29,8 @@ def test_metrics_of_counts_are_scikit_learns(found) -> None:
     }
     assert set(expected) == set(metrics.METRICS)
     for name, value in expected.items():
-        assert metrics.METRICS[name](counts(found)) == pytest.approx(value), name
-        assert metrics.METRICS[name](counts(found)[None])[0] == pytest.approx(value), name
+        assert metrics.METRICS[name](metrics.tallies(counts(found))) == pytest.approx(value), name
+        assert metrics.METRICS[name](metrics.tallies(counts(found)[None]))[0] == pytest.approx(value), name
 
 
 @settings(max_examples=30)

@@ -13,11 +13,9 @@ from monitoring.judges import paired
 from monitoring.judges.paired import Compared, compare
 from tests.monitoring.holdouts import drawn, planted
 
-LABELS = ["neg", "pos"]
-
 
 def of(rows, **changes: Any) -> Compared:
-    return compare(*(rows[name].to_numpy() for name in ("true", "champion", "challenger")), LABELS, **changes)
+    return compare(*(rows[name].to_numpy() for name in ("true", "champion", "challenger")), **changes)
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -91,11 +89,11 @@ def test_many_labels_need_no_table_of_them_all() -> None:
     rng = np.random.default_rng(0)
     labels = [str(i) for i in range(60)]
     true, one, other = (rng.choice(labels, 300) for _ in range(3))
-    found = compare(true, one, other, labels, metric="macro_f1", resamples=50)
+    found = compare(true, one, other, metric="macro_f1", resamples=50)
     assert found.p_better > 0.01
 
 
 def test_no_rows_is_an_error() -> None:
     none = np.array([], np.str_)
     with pytest.raises(ValueError, match="no rows"):
-        compare(none, none, none, LABELS)
+        compare(none, none, none)
