@@ -6,7 +6,8 @@ Evaluation and serving both answer through it, so what was measured is what is s
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from jobs.explain.explanation import Explanation
 
 from . import model, tasks
-from .tasks.task import Bounds, Output, Task
+from .tasks.task import Bounds, Output, Piece, Sampling, Task
 
 
 class Predictor:
@@ -61,6 +62,11 @@ class Predictor:
     def fault(self, target: str) -> str:
         """What keeps a string from being the true label of one of its answers; "" where nothing does."""
         return self._task.targets.fault(target, self.labels)
+
+    def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
+        """The answer piece by piece, never more of it than the spec allows. Raises UserError where none is written."""
+        bound = replace(sampling, most=min(sampling.most, self._bounds.answer))
+        return self._task.write(self._net, self._processor, given, self._bounds, bound)
 
     def explain(self, given: str, label: str | None, steps: int) -> Explanation:
         """What in an input speaks for `label`, the predicted one when None. Safe beside a call. Raises UserError."""

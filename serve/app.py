@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +16,7 @@ from jobs.explain.explanation import Explanation
 from jobs.explain.pixels import ImageExplanation
 from jobs.explain.words import TextExplanation
 
-from . import telemetry
+from . import openai_routes, telemetry
 from .predictions import Prediction
 from .service import NotReadyError, Service
 
@@ -105,12 +104,19 @@ class Accepted(Body):
 
 
 class Served(Body):
-    name: str
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="Unix seconds.")
+    owned_by: Literal["rehone"] = "rehone"
     version: int
     alias: list[str]
     labels: list[str]
-    created: datetime
     failed: dict[int, str] = Field(description="Versions that were promoted and could not be loaded, and why.")
+
+
+class Models(Body):
+    object: Literal["list"] = "list"
+    data: list[Served]
 
 
 class Health(Body):
@@ -181,20 +187,19 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
         return Accepted(accepted=service.feedback([(label.prediction_id, label.label) for label in labels]))
 
     @api.get("/v1/models", responses=_NOT_READY)
-    async def models() -> list[Served]:
-        """What is served now."""
+    async def models() -> Models:
+        """What is served now, as OpenAI's API lists models."""
         engine = service.engine()
         version = engine.version
-        return [
-            Served(
-                name=version.model,
-                version=version.version,
-                alias=list(version.aliases),
-                labels=list(engine.labels),
-                created=datetime.fromtimestamp(version.created, UTC),
-                failed=failed(),
-            )
-        ]
+        served = Served(
+            id=version.model,
+            created=int(version.created),
+            version=version.version,
+            alias=list(version.aliases),
+            labels=list(engine.labels),
+            failed=failed(),
+        )
+        return Models(data=[served])
 
     @api.get("/healthz", responses=_NOT_READY)
     async def healthz() -> Health:
@@ -202,6 +207,10 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
         service.engine()
         return Health(status="ok")
 
+    def bound(inputs: Sequence[str]) -> None:
+        _bound(inputs, limits.predict, limits.characters)
+
+    api.include_router(openai_routes.router(service, bound, _PROBLEMS))
     return api
 
 
@@ -226,17 +235,22 @@ def _bound(inputs: Sequence[str], most: int, characters: int) -> None:
         raise UserError(f"an input of {longest:,} characters", mend=f"send at most {characters:,}")
 
 
-def _refuse(_: Request, error: Exception) -> JSONResponse:
+def _refuse(request: Request, error: Exception) -> JSONResponse:
     """One line that names the fields; not the input, which JSON cannot always repeat (half a surrogate pair)."""
     assert isinstance(error, RequestValidationError)
     said = (f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors())
-    return JSONResponse({"detail": "; ".join(said)}, 422)
+    return _problem(request, 422, "; ".join(said))
+
+
+def _problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    theirs = request.url.path in openai_routes.PATHS
+    return JSONResponse(openai_routes.problem(status, detail) if theirs else {"detail": detail}, status, headers)
 
 
 def _handler(status: int) -> Callable[[Request, Exception], JSONResponse]:
-    def handle(_: Request, error: Exception) -> JSONResponse:
+    def handle(request: Request, error: Exception) -> JSONResponse:
         # An OSError is the spool's: the disk is full or gone, and an answer that is not written down is not given.
         detail = str(error) if isinstance(error, RehoneError) else f"the prediction log cannot be written: {error}"
-        return JSONResponse({"detail": detail}, status, headers={"Retry-After": "1"} if status == 503 else None)  # noqa: PLR2004
+        return _problem(request, status, detail, {"Retry-After": "1"} if status == 503 else None)  # noqa: PLR2004
 
     return handle

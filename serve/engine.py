@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -15,7 +15,7 @@ from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
 from jobs.explain.explanation import Explanation
 from jobs.predictor import Predictor
-from jobs.tasks.task import Output
+from jobs.tasks.task import Output, Piece, Sampling
 
 TOLERANCE = 1e-3
 """Largest difference of a probability from the trainer's."""
@@ -29,6 +29,8 @@ class Answers(Protocol):
     def __call__(self, inputs: Sequence[str], /) -> list[Output]: ...
 
     def fault(self, target: str, /) -> str: ...
+
+    def write(self, given: str, sampling: Sampling, /) -> Iterator[Piece]: ...
 
     def explain(self, given: str, label: str | None, steps: int, /) -> Explanation: ...
 
@@ -49,6 +51,16 @@ class Engine:
             began = time.perf_counter()
             outputs = self.predictor(inputs)
             return Answered(self, outputs, token_hex(8), len(inputs), time.perf_counter() - began)
+
+    def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
+        """The answer piece by piece; batches and other texts have their turn between two of them. Raises UserError."""
+        pieces = self.predictor.write(given, sampling)
+        ended = False
+        while not ended:
+            with self._turn:
+                piece = next(pieces)
+            yield piece
+            ended = piece.ended is not None
 
 
 @dataclass(frozen=True)

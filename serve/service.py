@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cluster.errors import NotFoundError, RehoneError, UserError
 from jobs.explain.explanation import Explanation
+from jobs.tasks.task import Piece, Sampling
 
 from .engine import Answer, Engine
 from .predictions import Feedback, Prediction, new_id, parse_id, utc_now
@@ -25,6 +29,15 @@ class Explained:
 
     version: int
     explanations: list[Explanation]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A part of the answer that gets this prediction id."""
+
+    prediction_id: str
+    version: int
+    piece: Piece
 
 
 class Service:
@@ -77,6 +90,32 @@ class Service:
             self._spool.append([*made, *traffic.observed(made, answered, key)])
             traffic.copy(made, answered, key)
         return made
+
+    async def write(self, model: str, given: str, sampling: Sampling) -> AsyncIterator[Written]:
+        """The champion's answer to one input, piece by piece; with the last one it is in the spool.
+
+        An answer that nobody has waited for to its end is in no log. Raises what `predict` does.
+        """
+        self._require(model)
+        engine = self.engine()
+        (text,) = self._taken([given])
+        pieces, version = engine.write(text, sampling), engine.version.version
+        name = new_id(model, version)
+        while True:
+            piece = await asyncio.to_thread(next, pieces)
+            if piece.output is not None:
+                o = piece.output
+                made = Prediction(name, utc_now(), model, version, text, o.label, o.confidence, o.scores, o.embedding)
+                self._spool.append([made])
+            yield Written(name, version, piece)
+            if piece.ended:
+                return
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The champion's embedding of each text, (hidden,), which is in no log. Raises as `predict` does."""
+        self._require(model)
+        self.engine()
+        return [output.embedding for output in (await self._answer(self._taken(texts))).outputs]
 
     async def explain(self, model: str, texts: Sequence[str], label: str | None) -> Explained:
         """One Explanation an input, of `label` or of the predicted one. Not in the log: nothing is predicted.

@@ -14,7 +14,7 @@ from jobs.inputs import images
 from jobs.targets import label
 
 from . import classification
-from .task import Bounds, Encoded, Output, Task
+from .task import Bounds, Encoded, Output, Task, writes_nothing
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +93,8 @@ class ImageClassification:
         last = answer.hidden_states[-1].float()
         patches = 3
         return last.mean(1) if last.ndim == patches else last.flatten(2).mean(2)
+
+    write = writes_nothing
 
     def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
         import torch

@@ -5,7 +5,7 @@ A task's file is light to import: it brings torch, transformers and captum in wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -91,6 +91,9 @@ class Task(Protocol):
     ) -> list[Output]:
         """One Output a row of a batch that was encoded without targets."""
 
+    def write(self, net: Any, processor: Any, given: str, bounds: Bounds, sampling: Sampling) -> Iterator[Piece]:
+        """The answer piece by piece. Raises UserError where answers are no texts that follow on an input."""
+
     def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
         """A batch of the largest shape, with targets, on torch's current device."""
 
@@ -111,6 +114,35 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a text is written. `temperature` 0 takes the likeliest token each time; above, `seed` makes it repeatable.
+
+    `most` tokens at most; `top_p`: share of the probability that tokens are drawn from (Holtzman et al. 2020); it ends
+    before the first of `stop` that it would write.
+    """
+
+    most: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next part of a text that is being written; `text` may be empty. The last one has `ended`.
+
+    `ended`: "stop" or, at the end of `Sampling.most`, "length"; then `output` is the whole. Tokens are counted so far.
+    """
+
+    text: str
+    read: int
+    written: int
+    ended: str | None = None
+    output: Output | None = None
+
+
+@dataclass(frozen=True)
 class Bounds:
     """Tokens of an input and of an answer that is a text; longer ones are cut."""
 
@@ -121,3 +153,15 @@ class Bounds:
 def no_explanation(self: Any, *given: Any, **_: Any) -> NoReturn:  # noqa: ARG001 - a method of tasks
     """The `explain` of tasks whose answer has no single score that parts of the input could speak for."""
     raise UserError("the task has no explanations", mend="they are of tasks whose answer is one label")
+
+
+def writes_nothing(
+    self: Any,  # noqa: ARG001 - a method of tasks
+    net: Any,  # noqa: ARG001
+    processor: Any,  # noqa: ARG001
+    given: str,  # noqa: ARG001
+    bounds: Bounds,  # noqa: ARG001
+    sampling: Sampling,  # noqa: ARG001
+) -> Iterator[Piece]:
+    """The `write` of tasks that do not write on."""
+    raise UserError("the model writes no texts", mend="ask /v1/models/MODEL/predict")

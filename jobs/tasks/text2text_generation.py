@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import writing
-from .task import Bounds, Encoded, Output, Task, no_explanation
+from .task import Bounds, Encoded, Output, Task, no_explanation, writes_nothing
 from .text_generation import TextGeneration
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Text2TextGeneration(TextGeneration):
     ) -> list[Output]:
         del labels
         return writing.answer(net, processor, batch, bounds)
+
+    write = writes_nothing
 
     def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
         import torch

@@ -10,7 +10,7 @@ from jobs.inputs import Inputs, texts
 from jobs.targets import Targets, label
 
 from . import classification
-from .task import Bounds, Encoded, Output, Task
+from .task import Bounds, Encoded, Output, Task, writes_nothing
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +61,8 @@ class TextClassification:
         """The mean of the last layer over the tokens that are no padding, shape (rows, hidden)."""
         weight = batch["attention_mask"].unsqueeze(-1)
         return (answer.hidden_states[-1].float() * weight).sum(1) / weight.sum(1)
+
+    write = writes_nothing
 
     def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:  # noqa: ARG002
         import torch

@@ -7,13 +7,13 @@ the tokenizer's own chat template where it has one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.targets import text
 
 from . import writing
-from .task import Bounds, Encoded, Output, Task, no_explanation
+from .task import Bounds, Encoded, Output, Piece, Sampling, Task, no_explanation
 from .text_classification import TextClassification
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ class TextGeneration(TextClassification):
     ) -> list[Output]:
         del labels
         return writing.answer(net, processor, batch, bounds)
+
+    def write(self, net: Any, processor: Any, given: str, bounds: Bounds, sampling: Sampling) -> Iterator[Piece]:
+        return writing.pieces(net, processor, prompt(processor, given)[-bounds.input :], sampling)
 
     def blank(self, config: Any, rows: int, bounds: Bounds) -> dict[str, torch.Tensor]:
         import torch

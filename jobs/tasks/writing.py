@@ -5,14 +5,16 @@ Decoding is greedy: the same input gets the same answer, which golden inputs and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .task import Bounds, Output
+from .task import Bounds, Output, Piece, Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +107,59 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
         Output(text.strip(), float(chance), {}, embedding)
         for text, chance, embedding in zip(texts, chances, embeddings, strict=True)
     ]
+
+
+def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+    """What a causal model writes after `ids`, a token a step: between two of them others may use it."""
+    import torch
+
+    device = next(net.parameters()).device
+    draw = torch.Generator(device)
+    draw.manual_seed(random.getrandbits(63) if sampling.seed is None else sampling.seed)
+    step, cache, embedding = torch.tensor([list(ids)], device=device), None, None
+    written: list[int] = []
+    said, chance = "", 0.0
+    while True:
+        with torch.inference_mode():
+            made = net(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=embedding is None)
+            if embedding is None:
+                embedding = made.hidden_states[-1][0].float().mean(0).cpu().numpy()
+            cache, logits = made.past_key_values, made.logits[0, -1].float()
+            token = _drawn(logits, sampling, draw)
+            chance += float(logits.log_softmax(-1)[token])
+        ends = token == tokenizer.eos_token_id
+        written += [] if ends else [token]
+        full = tokenizer.decode(written, skip_special_tokens=True)
+        cut = min((at for at in map(full.find, sampling.stop) if at >= 0), default=None)
+        ended = "stop" if ends or cut is not None else "length" if len(written) >= sampling.most else None
+        # A character of several tokens is not there before its last one, nor is it known yet whether a stop has begun.
+        ready = full[:cut] if ended else full[: _settled(full, sampling.stop)]
+        count = len(written) + ends
+        if ended:
+            output = Output(ready.strip(), math.exp(chance), {}, embedding)
+            yield Piece(ready[len(said) :], len(ids), count, ended, output)
+            return
+        yield Piece(ready[len(said) :], len(ids), count)
+        said, step = ready if len(ready) > len(said) else said, torch.tensor([[token]], device=device)
+
+
+def _drawn(logits: torch.Tensor, sampling: Sampling, draw: torch.Generator) -> int:
+    import torch
+
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    shares, order = (logits / sampling.temperature).softmax(-1).sort(descending=True)
+    # The smallest set of tokens that has top_p of the probability, the likeliest always in it.
+    shares[1:][shares.cumsum(-1)[:-1] >= sampling.top_p] = 0
+    return int(order[torch.multinomial(shares, 1, generator=draw)])
+
+
+def _settled(text: str, stops: Sequence[str]) -> int:
+    """How much of a text can be sent: not the half of a character, not what may become a stop."""
+    if text.endswith("\ufffd"):
+        return len(text.rstrip("\ufffd"))
+    held = (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
+    return len(text) - max(held, default=0)
 
 
 def _embedded(made: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
 from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
 from jobs.targets import label
-from jobs.tasks.task import Output
+from jobs.tasks.task import Output, Piece, Sampling
 
 LABELS = ("negative", "positive")
 
@@ -33,6 +33,14 @@ class FakePredictor:
             raise self.fails
         scores = {"negative": 1 - self.share, "positive": self.share}
         return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
+
+    def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
+        """The words of the input, a word a step."""
+        words = given.split()[: sampling.most]
+        whole = Output(" ".join(words), 0.5, {}, np.zeros(3, np.float32))
+        for at, word in enumerate(words, 1):
+            ended = "stop" if at == len(words) else None
+            yield Piece(word if at == 1 else f" {word}", len(given.split()), at, ended, whole if ended else None)
 
     def fault(self, target: str) -> str:
         return label.fault(target, self.labels)

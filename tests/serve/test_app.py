@@ -168,8 +168,8 @@ async def test_feedback_is_taken_whole_or_not_at_all(server: Server) -> None:
 
 
 async def test_models_and_health(server: Server) -> None:
-    served = (await server.ask("GET", "/v1/models")).json()[0]
-    assert (served["name"], served["version"], served["labels"]) == ("m", 7, ["negative", "positive"])
+    served = (await server.ask("GET", "/v1/models")).json()["data"][0]
+    assert (served["id"], served["version"], served["labels"]) == ("m", 7, ["negative", "positive"])
     assert served["failed"] == {"6": "broken"}
     assert (await server.ask("GET", "/healthz")).json() == {"status": "ok"}
 
@@ -206,5 +206,8 @@ async def test_openapi_names_every_route(server: Server) -> None:
         "/v1/models/{model}/explain",
         "/v1/feedback",
         "/v1/models",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
         "/healthz",
     }

@@ -35,7 +35,7 @@ def register(settings: Settings, folder: Path, share: float, golden: float | Non
 
 
 def served(url: str) -> dict[str, object]:
-    found: dict[str, object] = httpx.get(f"{url}/v1/models").json()[0]
+    found: dict[str, object] = httpx.get(f"{url}/v1/models").json()["data"][0]
     return found
 
 
