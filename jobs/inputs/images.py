@@ -5,12 +5,10 @@ Read with Pillow; what cannot be opened is refused where it comes in. Clusters a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, UnidentifiedImageError
 
-from . import Change
+from . import Change, uris
 
 NAME, UNIT = "image", "pixels"
 
 BRIGHTNESS, CONTRAST, SHARPNESS, PIXELS = "brightness", "contrast", "sharpness", "image size"
 DESCRIPTORS = (BRIGHTNESS, CONTRAST, SHARPNESS, PIXELS)
 
-_SCHEME = "data:image/"
 _SIDE = 16  # of the grey picture that clusters are made from
 _ROWS_A_TOPIC = 20
 _MOST_PIXELS = 64_000_000  # a small file can say that it is a huge picture
@@ -34,17 +31,13 @@ _MOST_PIXELS = 64_000_000  # a small file can say that it is a huge picture
 
 def read(value: object, folder: Path) -> str:
     """A cell as a `data:` URI: it may be a path, such a URI, the bytes, or what `datasets` makes of an image."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if value is None or value == "" or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    raw = value if isinstance(value, bytes) else _bytes(str(value).strip(), folder)
-    return uri(raw)
+    raw = uris.cell(NAME, value, folder)
+    return uri(raw) if raw else ""
 
 
 def sent(image: str) -> str:
     """A `data:` URI that can be opened."""
-    return uri(_payload(image))
+    return uri(uris.payload(NAME, image))
 
 
 def uri(raw: bytes) -> str:
@@ -57,13 +50,13 @@ def uri(raw: bytes) -> str:
             picture.load()
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError is Pillow's word for a torn PNG
         raise ValueError("is no image that can be read") from error
-    return f"{_SCHEME}{kind};base64,{base64.b64encode(raw).decode()}"
+    return uris.made(NAME, kind, raw)
 
 
 def opened(image: str) -> Image.Image:
     """The picture in three colours. Raises ValueError when the input is none."""
     try:
-        with Image.open(io.BytesIO(_payload(image))) as picture:
+        with Image.open(io.BytesIO(uris.payload(NAME, image))) as picture:
             return picture.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError("is no image that can be read") from error
@@ -73,7 +66,7 @@ def encoded(picture: Image.Image) -> str:
     """An input that loses nothing of the picture."""
     out = io.BytesIO()
     picture.save(out, "PNG")
-    return f"{_SCHEME}png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return uris.made(NAME, "png", out.getvalue())
 
 
 def key(image: str) -> str:
@@ -93,7 +86,7 @@ def size(image: str) -> int:
     """Pixels."""
     if not image:
         return 0
-    with Image.open(io.BytesIO(_payload(image))) as picture:
+    with Image.open(io.BytesIO(uris.payload(NAME, image))) as picture:
         return picture.width * picture.height
 
 
@@ -154,23 +147,3 @@ def _grey(image: str, side: int | None = None) -> NDArray[np.float32]:
     picture = opened(image).convert("L")
     picture = picture if side is None else picture.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(picture, np.float32) / np.float32(255)
-
-
-def _bytes(text: str, folder: Path) -> bytes:
-    if text.startswith("data:"):
-        return _payload(text)
-    path = folder / text
-    if not path.is_file():
-        raise ValueError(f"no such file: {text[:80]!r}")
-    return path.read_bytes()
-
-
-def _payload(image: str) -> bytes:
-    """Raises ValueError."""
-    head, _, body = image.partition(";base64,")
-    if not head.startswith(_SCHEME):
-        raise ValueError("is no image: a data: URI of one begins with data:image/")
-    try:
-        return base64.b64decode(body, validate=True)
-    except binascii.Error:
-        raise ValueError("is no image: what follows base64, is none") from None

@@ -14,6 +14,8 @@ TASKS = {
     "multi-label-classification": "multi_label_classification",
     "token-classification": "token_classification",
     "image-classification": "image_classification",
+    "speech-recognition": "speech_recognition",
+    "speech-to-text": "speech_to_text",
     "text-generation": "text_generation",
     "text2text-generation": "text2text_generation",
 }
