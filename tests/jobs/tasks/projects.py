@@ -246,7 +246,7 @@ def whisper(folder: Path) -> None:
 
 
 PROJECTS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], None], dict[str, Any]]] = {
-    "multi-label-classification": (domains, bert, {"epochs": 12, "learning_rate": 5e-3, "max_length": 48}),
+    "multi-label-classification": (domains, bert, {"epochs": 8, "learning_rate": 2e-3, "max_length": 48}),
     "token-classification": (addresses, bert, {"epochs": 6, "learning_rate": 5e-3, "max_length": 48}),
     "speech-recognition": (tones, wav2vec2, {"epochs": 10, "learning_rate": 3e-3, "max_answer": 8}),
     "speech-to-text": (partial(tones, longest=2), whisper, {"epochs": 20, "learning_rate": 3e-3, "max_answer": 8}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,12 +44,14 @@ def trained(spec: Spec, place: Place, folder: Path) -> publish.Published:
 
     def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
         assert checkpoint is not None
+        if metrics["validation_loss"] < min((one["validation_loss"] for one in curve), default=math.inf):
+            shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
         curve.append(metrics)
-        shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
 
     loop.run(train.work(spec, data, place.storage), rank=0, world=1, threads=1, report=report)
-    assert curve[-1]["validation_loss"] < 0.9 * curve[0]["validation_loss"]
-    assert curve[-1]["validation_accuracy"] > curve[0]["validation_accuracy"]
+    best = min(curve, key=lambda metrics: metrics["validation_loss"])
+    assert best["validation_loss"] < 0.9 * curve[0]["validation_loss"]
+    assert best["validation_accuracy"] > curve[0]["validation_accuracy"]
     with pipeline.open_run(spec, data, place, "train") as run:
         return publish.publish(spec, data, folder, curve=curve, storage=place.storage, registry=place.registry, run=run)
 
