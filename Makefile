@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 # On every core; tests that start Ray have the machine to themselves.
-FAST := $(BIN)/python -m pytest -m "not ray and not slow" -q -n auto
+FAST := $(BIN)/python -m pytest -m "not ray and not slow and not long" -q -n auto
 
 export HF_HUB_OFFLINE ?= 1
 
@@ -21,6 +21,7 @@ demo: $(READY)  ## set up, then run the whole loop on real data and a real pretr
 
 test: $(READY)  ## set up, then run every test
 	$(FAST)
+	$(BIN)/python -m pytest -m "long and not ray" -q -n auto
 	$(BIN)/python -m pytest -m "ray or slow" --durations=10
 
 check: $(READY)  ## ruff, mypy, import-linter and the fast tests

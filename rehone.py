@@ -211,7 +211,7 @@ def data_diff(
 
     storage = _storage()
     a, b = dataset.find(storage, before), dataset.find(storage, after)
-    found = compare.compare(a.all_rows(storage), b.all_rows(storage), tasks.get(b.task).inputs)
+    found = compare.compare(a.all_rows(storage), b.all_rows(storage), tasks.get(b.task))
     _answer(found, json, show.difference(a, b, found, rows))
 
 
@@ -262,6 +262,26 @@ def train(
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
         published = pipeline.train_and_publish(loaded, dataset, place)
+    verdict = promotion.settle(loaded, place, published.version)
+    result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
+    _answer(result, json, show.published(published, verdict))
+    _refuse_unless(verdict)
+
+
+@app.command(epilog="Example: `rehone register project.yaml ./adapter`")
+def register(
+    spec: SpecPath,
+    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="An adapter of PEFT's, or a model of transformers'.")],
+    set_: Set = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Take a model that was made elsewhere: evaluate it, register it as challenger and let the gate judge it."""
+    from jobs import pipeline
+    from monitoring import promotion, show
+
+    loaded, place = _checked(spec, set_), _place()
+    published = pipeline.publish_made(loaded, pipeline.prepare(loaded, place), place, model)
     verdict = promotion.settle(loaded, place, published.version)
     result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
@@ -724,12 +744,13 @@ def cluster_up(
     cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs; those of the machine when not given.")] = None,
     *,
     no_token: Annotated[bool, typer.Option("--no-token", help="Let anybody in who reaches this machine.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Its processes show each other certificates, made here.")] = False,
     json: Json = False,
 ) -> None:
     """Start a cluster of one node on this machine that stays, with a token, and say how to use it."""
     from cluster import local, show
 
-    made = local.up(Settings.from_environment(), cpus=cpus, token=not no_token)
+    made = local.up(Settings.from_environment(), cpus=cpus, token=not no_token, tls=tls)
     _answer(made, json, show.local(made))
 
 
@@ -754,6 +775,20 @@ def cluster_status(address: Where = None, *, json: Json = False) -> None:
     _answer(
         {"address": found.address, "running": running}, json, "\n".join([text, *([show.jobs(running)] * bool(running))])
     )
+
+
+@cluster_app.command("certificate", epilog="Example: `rehone cluster certificate worker-2 10.0.0.2 --out worker-2`")
+def cluster_certificate(
+    names: Annotated[list[str], typer.Argument(help="Names and addresses by which others reach the node.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write it; copy this to the node.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Make a certificate for a node that is to join a cluster with TLS, of this machine's authority."""
+    from cluster import certificates, show
+
+    made = certificates.issue(names, out.resolve())
+    _answer({"folder": made.folder, "environment": made.environment()}, json, show.certificate(made, names))
 
 
 @cluster_app.command("doctor", epilog="Example: `rehone cluster doctor examples/sentiment.yaml`")

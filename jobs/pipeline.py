@@ -6,6 +6,7 @@ import json
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cluster.registry import ModelVersion, Registry
@@ -17,7 +18,7 @@ from jobs.data import preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.forgetting import attempts
 
-from . import train, tune
+from . import elsewhere, train, tune
 from .provenance import code_version
 from .publish import Published, publish
 from .spec import Spec
@@ -96,6 +97,13 @@ def train_and_publish(
         )
 
 
+def publish_made(spec: Spec, dataset: DatasetVersion, place: Place, given: Path) -> Published:
+    """Score a model that was made elsewhere on the spec's test rows and register it as challenger. Raises UserError."""
+    with TemporaryDirectory() as folder, open_run(spec, dataset, place, "register") as run:
+        elsewhere.laid_out(spec, dataset.labels, given, Path(folder))
+        return publish(spec, dataset, Path(folder), curve=(), storage=place.storage, registry=place.registry, run=run)
+
+
 def cpus(spec: Spec) -> int:
     """Logical CPUs that serving, a retraining beside it and its sweep need at once, so that none waits for another."""
     workers = spec.scaling.workers * spec.scaling.cpus_per_worker
@@ -121,7 +129,7 @@ def _sweep_behind(spec: Spec, place: Place) -> Swept | None:
 
 
 def open_run(spec: Spec, dataset: DatasetVersion, place: Place, kind: str) -> AbstractContextManager[Run]:
-    """An MLflow run of the project with its spec, dataset and code. `kind`: train, retrain, sweep, reproduce."""
+    """An MLflow run of the project with its spec, dataset and code. `kind` is its verb."""
     params = {"spec": json.dumps(spec.model_dump(mode="json")), "dataset": dataset.version}
     params |= {"base_model": spec.base_model, "workers": str(spec.scaling.workers)}
     params |= {k: str(v) for part in ("training", "method") for k, v in getattr(spec, part).model_dump().items()}

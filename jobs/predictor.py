@@ -17,6 +17,7 @@ import torch
 from jobs.explain.explanation import Explanation
 
 from . import model, tasks
+from .spec import Spec
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
 
 
@@ -39,8 +40,7 @@ class Predictor:
         net = model.load(folder, task, manifest["base_model"], manifest["labels"], merge=merge)
         if torch.cuda.is_available():
             net = net.cuda()
-        training = manifest["spec"]["training"]
-        bounds = Bounds(training["max_length"], training["max_answer"])
+        bounds = Spec.model_validate(manifest["spec"]).bounds  # with defaults for what an older spec did not have
         return cls(net, task, task.processor(folder / "processor"), manifest["labels"], bounds)
 
     def __call__(self, inputs: Sequence[str]) -> list[Output]:

@@ -120,7 +120,8 @@ def assemble(
     made = evaluate.evaluate(rows, Predictor.load(folder), folder, data, spec.evaluation)
     _keep(folder, made)
     _write(folder / "curve.json", list(curve))
-    curve_.draw(curve, folder / "pictures" / "learning-curve.png")
+    if curve:  # there is none of a model that was made elsewhere
+        curve_.draw(curve, folder / "pictures" / "learning-curve.png")
     rows.to_parquet(folder / "reference.parquet", index=False)
     _write(folder / "vocabulary.json", task.inputs.vocabulary(data.rows(storage, TRAIN)["input"]))
     _write(folder / "golden.json", _golden(predictor, rows))

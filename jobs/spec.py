@@ -190,6 +190,16 @@ class MethodSpec(Part):
         description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), DoRA (Liu et al. 2024), "
         "IA3 (Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
     )
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _is_here(cls, name: Any) -> Any:
+        if name == "qlora":
+            raise ValueError("qlora needs a GPU and bitsandbytes, and is not supported yet; use lora")
+        if name in {"prompt-tuning", "prompt_tuning", "prefix-tuning"}:
+            raise ValueError(f"{name} is not supported; use ia3 where few weights may be trained")
+        return name
+
     rank: PositiveInt = Field(8, description="LoRA rank r.")
     alpha: PositiveInt = Field(16, description="LoRA scale: the update times alpha / rank (rslora: / sqrt(rank)).")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters.")

@@ -24,6 +24,7 @@ VERBS = [
     "audit",
     "tune",
     "train",
+    "register",
     "evaluate",
     "card",
     "reproduce",
@@ -58,6 +59,7 @@ VERBS = [
     "jobs wait",
     "cluster up",
     "cluster down",
+    "cluster certificate",
     "cluster status",
     "cluster doctor",
 ]

@@ -85,6 +85,7 @@ class Server:
         return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", list(projects.PROJECTS))
 def test_from_rows_to_answers_and_a_window(task: str, place: Place, process_group: None, tmp_path: Path) -> None:
     spec = projects.spec(task, tmp_path / "project")
