@@ -156,7 +156,7 @@ def test_prepare_takes_corrections_from_where_the_user_is(
     assert made["dropped"] == {"dropped by a correction": 1}
     Path("fixes.csv").write_text(f"row,input,label\n1,{first},bad\n")
     error = invoke("prepare", spec_file, "--corrections", "fixes.csv").exception
-    assert "row 1 column 'label': 'bad' is none of negative, positive" in str(error)
+    assert "row 1 column 'label': 'bad' is no label; labels are negative, positive" in str(error)
 
 
 def test_a_leak_is_reported_and_exits_with_2(spec_file: str, tmp_path: Path) -> None:
