@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from .console import ask, is_attended, say
 from .errors import ClusterError, DetachedError, JobFailedError
@@ -16,8 +17,10 @@ from .submit import Job
 PATIENCE = 600.0
 """Seconds without an answer after which following ends; the job may well go on."""
 _LONGEST_PAUSE = 15.0
-# The server answers no pings while it sends a log, so silence is all that a dead connection shows. A new one is cheap.
-_QUIET = 60.0
+# The server answers no pings while it sends a log, and Ray's API can only send one from its start: the kernel is to
+# notice a dead line, after a minute of silence, and a new one is made for one that something on the way keeps open.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+_QUIET = 900.0
 
 Write = Callable[[str], object]
 
@@ -36,7 +39,7 @@ class Source(Protocol):
 
 
 def tail(source: Source, submission_id: str, feed: Write) -> None:
-    """The log from its first character on, until the server closes or has been quiet for a minute.
+    """The log from its first character on, until the server closes or has been quiet for a quarter of an hour.
 
     Raises ClusterError when the connection breaks.
     """
@@ -49,11 +52,13 @@ async def _tail(source: Source, submission_id: str, feed: Write) -> None:
     url = f"{source.address}/api/jobs/{submission_id}/logs/tail"
     try:
         async with (
-            aiohttp.ClientSession(headers=source.headers) as session,
-            session.ws_connect(url, max_msg_size=0) as socket,
+            aiohttp.ClientSession(
+                headers=source.headers, connector=aiohttp.TCPConnector(socket_factory=_kept_alive)
+            ) as session,
+            session.ws_connect(url, max_msg_size=0) as stream,
         ):
             while True:
-                message = await socket.receive(timeout=_QUIET)
+                message = await stream.receive(timeout=_QUIET)
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     return
                 feed(message.data)
@@ -61,6 +66,16 @@ async def _tail(source: Source, submission_id: str, feed: Write) -> None:
         return
     except (aiohttp.ClientError, OSError) as error:
         raise ClusterError(f"lost the log of {submission_id}: {error}", where=source.address) from error
+
+
+def _kept_alive(info: tuple[Any, ...]) -> socket.socket:
+    """A socket for an entry of `getaddrinfo` whose other end is asked whether it is there."""
+    family, kind, protocol, *_ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 @dataclass

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import psutil
 
-from . import access
+from . import access, certificates
+from .certificates import Certificates
 from .console import say
-from .errors import ClusterError, NotFoundError
-from .session import PROJECT, free_port, worker_environment
+from .errors import ClusterError, NotFoundError, UserError
+from .session import NODE_ENVIRONMENT, PROJECT, free_port, worker_environment
 from .settings import Settings
 from .submit import Jobs
 
@@ -43,31 +44,45 @@ class Local:
     """For `RAY_ADDRESS` and `ray start --address`."""
     folder: str
     token: bool
+    tls: str = ""
+    """The folder with the certificates that its processes show each other; empty when they show none."""
 
     @property
     def log(self) -> Path:
         return Path(self.folder) / "head.log"
 
 
-def up(settings: Settings, *, cpus: int | None = None, token: bool = True) -> Local:
-    """Start one, unless the one of this storage root runs. Raises ClusterError when it does not come up."""
+def up(settings: Settings, *, cpus: int | None = None, token: bool = True, tls: bool = False) -> Local:
+    """Start one, unless the one of this storage root runs. Raises ClusterError when it does not come up, and
+    UserError when the one that runs has no TLS and is to have it.
+    """
     found = running(settings)
     if found is not None:
+        if tls and not found.tls:
+            raise UserError("runs without TLS", where=found.address, mend="end it first: `rehone cluster down`")
         return found
     if token and (made := access.ensure_token()):
         say(f"made a token in {made}; other machines need a copy of it")
+    shown = certificates.of_this_machine() if tls else None
     folder = Path(tempfile.mkdtemp(prefix="rehone-ray-"))
     gcs, dashboard = free_port(), free_port()
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
             _command(folder, gcs, dashboard, cpus),
-            env=_environment(settings, folder, token=token),
+            env=_environment(settings, folder, shown, token=token),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C here does not reach it
         )
-    local = Local(process.pid, f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", str(folder), token)
+    local = Local(
+        process.pid,
+        f"http://127.0.0.1:{dashboard}",
+        f"127.0.0.1:{gcs}",
+        str(folder),
+        token,
+        str(shown.folder) if shown else "",
+    )
     _state(settings).parent.mkdir(parents=True, exist_ok=True)
     _state(settings).write_text(json.dumps(asdict(local)), encoding="utf-8")
     _await(local, process, settings)
@@ -118,10 +133,12 @@ def _command(folder: Path, gcs: int, dashboard: int, cpus: int | None) -> list[s
     ]
 
 
-def _environment(settings: Settings, folder: Path, *, token: bool) -> dict[str, str]:
+def _environment(settings: Settings, folder: Path, shown: Certificates | None, *, token: bool) -> dict[str, str]:
     """What all its processes inherit, the secrets of this shell among it: there they stay."""
     return {
+        **NODE_ENVIRONMENT,  # other machines may join
         **os.environ,
+        **(shown.environment() if shown else {}),
         **worker_environment(settings),
         _MARK: str(folder),
         access.MODE: "token" if token else "disabled",

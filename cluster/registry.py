@@ -7,10 +7,10 @@ a part of the traffic.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import NotFoundError
 from .settings import Settings
@@ -63,22 +63,23 @@ class Registry:
         if aliases is None:
             return []
         found = self._client.search_model_versions(f"name='{model}'")
-        return sorted((_version(v, aliases) for v in found), key=lambda v: v.version)
+        made = (_version(v, [alias for alias, at in aliases.items() if at == int(v.version)]) for v in found)
+        return sorted(made, key=lambda v: v.version)
 
     def models(self) -> list[str]:
         return sorted(m.name for m in self._client.search_registered_models())
 
     def get(self, model: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
-        for found in self.versions(model):
-            if found.version == version:
-                return found
-        raise NotFoundError(f"model {model!r} has no version {version}", mend="see `rehone models`")
+        found = _asked(lambda: self._client.get_model_version(model, str(version)))
+        if found is None:
+            raise NotFoundError(f"model {model!r} has no version {version}", mend="see `rehone models`")
+        return _version(found, found.aliases)
 
     def find(self, model: str, alias: str) -> ModelVersion | None:
-        """The version an alias points to, if any."""
-        version = (self._aliases(model) or {}).get(alias)
-        return None if version is None else self.get(model, version)
+        """The version an alias points to, if any. One question, since every replica asks it every second."""
+        found = _asked(lambda: self._client.get_model_version_by_alias(model, alias))
+        return None if found is None else _version(found, found.aliases)
 
     def champion(self, model: str) -> ModelVersion:
         """Raises NotFoundError when nothing was promoted yet."""
@@ -136,26 +137,30 @@ class Registry:
             return Path(download_artifacts(version.source, tracking_uri=tracking_uri(self.settings)))
 
     def _aliases(self, model: str) -> dict[str, int] | None:
-        """None when there is no such model, be it that MLflow refuses its very name."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self._client.get_registered_model(model)
-        except MlflowException as error:
-            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                raise
-            return None
-        return {alias: int(version) for alias, version in found.aliases.items()}
+        """None when there is no such model."""
+        found = _asked(lambda: self._client.get_registered_model(model))
+        return None if found is None else {alias: int(version) for alias, version in found.aliases.items()}
 
 
-def _version(found: object, aliases: Mapping[str, int]) -> ModelVersion:
-    number = int(found.version)  # type: ignore[attr-defined]  # MLflow's entity is untyped here
+def _asked(question: Callable[[], Any]) -> Any:
+    """MLflow's answer, None when it knows no such thing, be it that it refuses the very name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return question()
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        return None
+
+
+def _version(found: Any, aliases: Iterable[str]) -> ModelVersion:
     return ModelVersion(
-        model=found.name,  # type: ignore[attr-defined]
-        version=number,
-        run=found.run_id,  # type: ignore[attr-defined]
-        source=found.source,  # type: ignore[attr-defined]
-        tags=dict(found.tags),  # type: ignore[attr-defined]
-        aliases=tuple(alias for alias, at in sorted(aliases.items()) if at == number),
-        created=found.creation_timestamp / 1000,  # type: ignore[attr-defined]
+        model=found.name,
+        version=int(found.version),
+        run=found.run_id,
+        source=found.source,
+        tags=dict(found.tags),
+        aliases=tuple(sorted(aliases)),
+        created=found.creation_timestamp / 1000,
     )

@@ -37,8 +37,8 @@ _ENVIRONMENT = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
 }
 
-# What else a node of a cluster starts with (`ray start`, k8s/): a cut cable is noticed in 10 s rather than in 65, and
-# what waits for the node goes on. Not where all of Ray is on one machine: being busy is not being cut off.
+# What else a node of a cluster starts with (`rehone cluster up`, k8s/): a cut cable is noticed in 10 s rather than in
+# 65, and what waits for the node goes on. Not where Ray is this process's own (`connect`): busy is not cut off.
 NODE_ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1500",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+from .certificates import Certificates
 from .doctor import Finding
 from .local import Local
 from .submit import Job
@@ -27,14 +29,25 @@ def job(found: Job) -> str:
 
 def local(found: Local) -> str:
     """How a cluster of this machine is used."""
-    return "\n".join(
-        [
-            f"cluster at {found.address}, "
-            + ("with a token" if found.token else "WITHOUT a token: who reaches this machine can run anything on it"),
-            f"    export RAY_API_SERVER_ADDRESS={found.address}   # long verbs run there",
-            f"log: {found.log}; `rehone cluster down` ends it",
-        ]
-    )
+    token = "with a token" if found.token else "WITHOUT a token: who reaches this machine can run anything on it"
+    lines = [
+        f"cluster at {found.address}, {token}",
+        f"    export RAY_API_SERVER_ADDRESS={found.address}   # long verbs run there",
+    ]
+    if found.tls:
+        lines.append(f"certificates of {found.tls}; a node or a program that joins at {found.gcs} needs them too:")
+        lines += _exports(Certificates(Path(found.tls)))
+    return "\n".join([*lines, f"log: {found.log}; `rehone cluster down` ends it"])
+
+
+def certificate(made: Certificates, names: Sequence[str]) -> str:
+    """How a node uses what was made for it."""
+    head = f"a certificate for {', '.join(names)} is in {made.folder}; copy the folder there and, before `ray start`:"
+    return "\n".join([head, *_exports(made)])
+
+
+def _exports(certificates: Certificates) -> list[str]:
+    return [f"    export {name}={value}" for name, value in certificates.environment().items()]
 
 
 def findings(found: Sequence[Finding], address: str) -> str:

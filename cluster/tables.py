@@ -10,7 +10,9 @@ goes through a file system in Python, whose threads abort a process that ends ri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +24,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from .storage import Storage
 
 _ATTEMPTS = 10  # to commit, when other writers come first
+_PAUSE = 0.1  # seconds, at most as many times as there were attempts before
 _UNREAD = timedelta(days=1)  # how long a reader may take with the files that it has found
 
 Filters = Iterable[tuple[str, str, Any]]
@@ -58,28 +61,42 @@ class Table:
 
     def append(self, rows: list[dict[str, Any]], transaction: tuple[str, int] | None = None) -> bool:
         """Add rows; False when `transaction` (application id, rising number) has already landed."""
-        data = pa.Table.from_pylist(rows, schema=self.schema)
-        for _ in range(_ATTEMPTS):
+        return self._append([(pa.Table.from_pylist(rows, schema=self.schema), transaction)]) > 0
+
+    def append_all(self, batches: Sequence[tuple[list[dict[str, Any]], tuple[str, int]]]) -> int:
+        """Add batches, each with its own transaction, in one commit; how many had not landed before."""
+        return self._append([(pa.Table.from_pylist(rows, schema=self.schema), key) for rows, key in batches])
+
+    def _append(self, batches: Sequence[tuple[pa.Table, tuple[str, int] | None]]) -> int:
+        for attempt in range(_ATTEMPTS):
             try:
-                return self._commit(data, transaction)
+                return self._commit(batches)
             except CommitFailedError as error:  # another writer made the table, or landed this very transaction
                 refused = error
+                time.sleep(random.uniform(0, _PAUSE * attempt))  # noqa: S311 - so that writers do not meet again
         raise refused
 
-    def _commit(self, data: pa.Table, transaction: tuple[str, int] | None) -> bool:
+    def _commit(self, batches: Sequence[tuple[pa.Table, tuple[str, int] | None]]) -> int:
         # The table as it is now and not its URL: what lands after this line makes the commit fail.
         table = self._open() or DeltaTable.create(
             self.url, self.schema, mode="ignore", partition_by=self.partition_by or None
         )
-        commit = None
-        if transaction is not None:
-            app_id, number = transaction
-            landed = table.transaction_version(app_id)
-            if landed is not None and landed >= number:
-                return False
-            commit = CommitProperties(app_transactions=[Transaction(app_id, number)])
-        write_deltalake(table, data, mode="append", partition_by=self.partition_by or None, commit_properties=commit)
-        return True
+        new = [(data, key) for data, key in batches if key is None or not _landed(table, key)]
+        if not new:
+            return 0
+        last: dict[str, int] = {}
+        for _, key in new:
+            if key is not None:
+                last[key[0]] = max(key[1], last.get(key[0], key[1]))
+        commit = CommitProperties(app_transactions=[Transaction(app, number) for app, number in last.items()])
+        write_deltalake(
+            table,
+            pa.concat_tables([data for data, _ in new]),
+            mode="append",
+            partition_by=self.partition_by or None,
+            commit_properties=commit,
+        )
+        return len(new)
 
     def tidy(self, filters: Filters = (), unread: timedelta = _UNREAD) -> Tidied:
         """Make few large files of many small ones, after deleting the rows that meet every filter (none without one).
@@ -112,6 +129,11 @@ class Table:
         chosen = ", ".join(f't."{name}"' for name in names)
         found = select(f"SELECT {chosen} FROM t WHERE {where(filters or (), 't')}", {"t": self})  # noqa: S608 - quoted
         return fields.empty_table() if found is None else found.cast(fields)
+
+
+def _landed(table: DeltaTable, key: tuple[str, int]) -> bool:
+    landed = table.transaction_version(key[0])
+    return landed is not None and landed >= key[1]
 
 
 def select(sql: str, tables: Mapping[str, Table]) -> pa.Table | None:

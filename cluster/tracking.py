@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _MAX_PARAM_LENGTH = 6000
+_MOST_PARAMS = 100  # in one request, by MLflow's own bound
 
 
 def tracking_uri(settings: Settings) -> str:
@@ -111,8 +112,7 @@ class Tracker:
         """A run that ends FINISHED, or FAILED when the body raises. `dataset` is linked as its input."""
         made = self._client.create_run(self._experiment_id(), run_name=name, tags=dict(tags))
         run = Run(self._client, str(made.info.run_id), str(made.info.artifact_uri))
-        for key, value in params.items():
-            self._client.log_param(run.id, key, str(value)[:_MAX_PARAM_LENGTH])
+        run.log_params(params)
         if dataset is not None:
             run.log_dataset(dataset)
         try:
@@ -171,8 +171,11 @@ class Run:
         self._client.log_batch(self.id, [Metric(k, float(v), now, step) for k, v in metrics.items()])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        for key, value in params.items():
-            self._client.log_param(self.id, key, str(value)[:_MAX_PARAM_LENGTH])
+        from mlflow.entities import Param
+
+        made = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in params.items()]
+        for first in range(0, len(made), _MOST_PARAMS):
+            self._client.log_batch(self.id, params=made[first : first + _MOST_PARAMS])
 
     def log_dataset(self, used: Used, context: str = "training") -> None:
         """Link a dataset version as an input of the run, as MLflow's pages show it."""

@@ -423,6 +423,9 @@ class MonitoringSpec(Part):
         description="Go back by itself when labels of production show a new champion worse than the version before it, "
         "by more than evaluation.max_loss_on_old.",
     )
+    approval: bool = Field(
+        False, description="A version that the gate lets pass waits for a person (`rehone ui`, `rehone promote`)."
+    )
     check_seconds: PositiveFloat = Field(5.0, description="How often the watch looks.")
 
     @property

@@ -69,10 +69,11 @@ def create(storage: Storage, name: str, models: tuple[str, ...] = (), days: floa
     return key, secret
 
 
-def listed(storage: Storage) -> list[Key]:
-    """Oldest first, expired ones too."""
-    names = [name for name in storage.list(_PLACE) if name.endswith(".json")]
-    return sorted((Key.from_dict(storage.read_json(f"{_PLACE}/{name}")) for name in names), key=lambda key: key.created)
+def listed(storage: Storage, known: Mapping[str, Key] | None = None) -> list[Key]:
+    """Oldest first, expired ones too. A key never changes: those that are `known` by id are not read again."""
+    ids = [name.removesuffix(".json") for name in storage.list(_PLACE) if name.endswith(".json")]
+    keys = ((known or {}).get(number) or Key.from_dict(storage.read_json(f"{_PLACE}/{number}.json")) for number in ids)
+    return sorted(keys, key=lambda key: key.created)
 
 
 def revoke(storage: Storage, number: str) -> Key:
@@ -104,7 +105,7 @@ class Callers:
         self._thread.join()
 
     def look(self) -> None:
-        self._keys = {key.id: key for key in listed(self._storage)}
+        self._keys = {key.id: key for key in listed(self._storage, self._keys)}
 
     def find(self, secret: str) -> Key | None:
         """Whose secret it is; None where it is nobody's, or no longer good."""

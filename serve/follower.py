@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Protocol
 from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
 
 from .engine import Engine
+from .node import until_tick
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class AliasFollower:
             raise _LoadError(error) from error
 
     def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
+        while not self._ended.wait(until_tick(self._model, self._seconds, time.time())):
             self._try(self.look, CHAMPION)
             if self._refused is not None:
                 self._try(self.look_for_canary, CANARY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from .callers import Callers
 from .engine import Answered, Engine, Load
 from .follower import AliasFollower
 from .guard import Bounds, Guard
+from .node import Aliases
 from .predictions import tables
 from .service import Service
 from .spool import Flusher, Spool
@@ -53,11 +55,13 @@ class Server:
         import torch
 
         torch.set_num_threads(1)
+        # A pool in each replica would hold more connections than a database grants, for a question now and then.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         storage, folder = Storage.from_settings(settings), settings.spool_root
         loader = load or Predictor.load
-        self._follower = AliasFollower(
-            Registry(settings), spec.name, spec.serving.poll_seconds, lambda v, path: engine.load(v, path, loader)
-        )
+        poll = spec.serving.poll_seconds
+        aliases = Aliases(Registry(settings), folder / "aliases", poll)
+        self._follower = AliasFollower(aliases, spec.name, poll, lambda v, path: engine.load(v, path, loader))
         self._follower.start()
         spool = Spool(folder)
         self._flusher = Flusher(spool, folder, tables(storage), spec.serving.flush_seconds)

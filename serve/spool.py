@@ -4,6 +4,9 @@ A replica appends every record to a local file before it answers. From time to t
 rows are appended to Delta under a transaction id made from the file's name, and the file is deleted. Killed between any
 two of these steps, the next flush repeats the last one, and Delta's own log says whether it had landed.
 
+All replicas of a node seal at the same ticks, and whoever has its turn (flock on the folder) moves what all of them
+have sealed in one commit: the log gets as many files as there are nodes, not replicas.
+
     <spool>.lock            held (flock) by the living owner: a spool whose lock is free is an orphan
     <spool>.<number>.open   being written
     <spool>.<number>.sealed to be moved, in the order of its number
@@ -19,22 +22,31 @@ import json
 import logging
 import os
 import threading
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from .node import turn, until_tick
 from .predictions import KINDS, Record
 
 log = logging.getLogger(__name__)
 
 
-class Appendable(Protocol):
-    """What a flush asks of `cluster.tables.Table`: False when the transaction had landed before."""
+_PORTION = 64 * 2**20  # bytes of spools that are in memory at once
+_GATHER = 0.1  # seconds after a tick in which all replicas of a node have sealed
 
-    def append(self, rows: list[dict[str, object]], transaction: tuple[str, int] | None = None) -> bool: ...
+Batch = tuple[list[dict[str, Any]], tuple[str, int]]
+"""Rows and their transaction."""
+
+
+class Appendable(Protocol):
+    """What a flush asks of `cluster.tables.Table`: a batch whose transaction had landed before is left out."""
+
+    def append_all(self, batches: Sequence[Batch]) -> int: ...
 
 
 class Spool:
@@ -67,9 +79,9 @@ class Spool:
             self._number += 1
 
     def flush(self, tables: Mapping[str, Appendable]) -> int:
-        """Seal and move everything; the number of rows that were moved."""
+        """Seal, and move everything that is sealed on this node; the number of rows that were moved."""
         self.seal()
-        return _move(self._folder, self.id, tables)
+        return _move(self._folder, tables)
 
     def close(self) -> None:
         """Give the spool up; what was not flushed is an orphan's."""
@@ -93,28 +105,16 @@ class Spool:
 
 
 def adopt(folder: Path, tables: Mapping[str, Appendable]) -> int:
-    """Move what processes that are gone have left in a folder; the number of rows.
-
-    An orphan that cannot be moved is logged, left as it is for the next time, and does not hold up the others.
-    """
-    moved = 0
-    for lock in sorted(folder.glob("*.lock")):
-        with _owned(lock) as mine:
-            if mine:
-                moved += _adopt_one(folder, lock, tables)
-    return moved
-
-
-def _adopt_one(folder: Path, lock: Path, tables: Mapping[str, Appendable]) -> int:
-    for left in folder.glob(f"{lock.stem}.*.open"):
-        left.rename(left.with_suffix(".sealed"))
-    try:
-        moved = _move(folder, lock.stem, tables)
-    except Exception:
-        # A storage that is away, or a file that a bad disk has damaged: both are kept.
-        log.exception("an orphaned spool could not be moved; its rows stay in %s/%s.*", folder, lock.stem)
-        return 0
-    lock.unlink(missing_ok=True)
+    """Move all that is sealed in a folder and what processes that are gone have left there; the number of rows."""
+    with ExitStack() as held:
+        orphans = [lock.stem for lock in sorted(folder.glob("*.lock")) if held.enter_context(_owned(lock))]
+        for spool in orphans:
+            for left in folder.glob(f"{spool}.*.open"):
+                left.rename(left.with_suffix(".sealed"))
+        moved = _move(folder, tables)
+        for spool in orphans:
+            if not _sealed(folder, spool):
+                (folder / f"{spool}.lock").unlink(missing_ok=True)
     return moved
 
 
@@ -150,29 +150,68 @@ def _locked(file: int) -> bool:
     return True
 
 
-def _sealed(folder: Path, spool: str) -> list[Path]:
-    return sorted(folder.glob(f"{spool}.*.sealed"), key=_number)
+def _sealed(folder: Path, spool: str = "*") -> list[Path]:
+    return sorted(folder.glob(f"{spool}.*.sealed"), key=lambda path: (_spool(path), _number(path)))
+
+
+def _spool(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def _number(path: Path) -> int:
     return int(path.name.split(".")[1])
 
 
-def _move(folder: Path, spool: str, tables: Mapping[str, Appendable]) -> int:
-    """Sealed files in order. A failure ends the round: a later number that landed would hide an earlier one."""
-    moved = 0
-    for path in _sealed(folder, spool):
-        rows = _rows(path)
-        for name, part in rows.items():
-            tables[name].append(part, (f"spool-{spool}-{name}", _number(path)))
-        path.unlink()
-        moved += sum(map(len, rows.values()))
+def _move(folder: Path, tables: Mapping[str, Appendable]) -> int:
+    """Sealed files, those of a spool in order. A failure ends it: a later number that landed would hide an earlier one.
+
+    A spool that cannot be read is logged, left as it is, and does not hold up the others.
+    """
+    moved, spoiled = 0, set[str]()
+    with turn(folder):
+        for portion in _portions(_sealed(folder)):
+            batches: dict[str, list[Batch]] = defaultdict(list)
+            gathered = [path for path in portion if _gather(path, batches, spoiled)]
+            for name, made in batches.items():
+                tables[name].append_all(made)
+                moved += sum(len(rows) for rows, _ in made)
+            for path in gathered:
+                path.unlink(missing_ok=True)  # of another version, which knows no turns
     return moved
 
 
-def _rows(path: Path) -> dict[str, list[dict[str, object]]]:
+def _portions(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    portion, size = list[Path](), 0
+    for path in paths:
+        portion.append(path)
+        size += path.stat().st_size
+        if size >= _PORTION:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def _gather(path: Path, batches: dict[str, list[Batch]], spoiled: set[str]) -> bool:
+    """Add a file's rows to the batches of their tables; False when it, or an earlier one of its spool, is damaged."""
+    spool = _spool(path)
+    if spool in spoiled:
+        return False
+    try:
+        rows = _rows(path)
+    except Exception:
+        # Whatever a bad disk or another version has made of it: it is kept.
+        log.exception("a spool could not be read; its rows stay in %s", path)
+        spoiled.add(spool)
+        return False
+    for name, part in rows.items():
+        batches[name].append((part, (f"spool-{spool}-{name}", _number(path))))
+    return True
+
+
+def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Rows by table. A last line without its end was cut off by a kill, before anything was answered."""
-    rows: dict[str, list[dict[str, object]]] = defaultdict(list)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
             record = json.loads(line)
@@ -182,7 +221,7 @@ def _rows(path: Path) -> dict[str, list[dict[str, object]]]:
 
 
 class Flusher:
-    """Moves a spool, and orphans beside it, every `seconds` in a thread of its own until `stop`."""
+    """Seals a spool every `seconds`, when all of its node do, and moves what is sealed there: in its own thread."""
 
     def __init__(self, spool: Spool, folder: Path, tables: Mapping[str, Appendable], seconds: float) -> None:
         self._spool, self._folder, self._tables, self._seconds = spool, folder, tables, seconds
@@ -200,10 +239,11 @@ class Flusher:
     def _run(self) -> None:
         while True:
             try:
-                self._spool.flush(self._tables)
+                self._spool.seal()
+                self._ended.wait(min(_GATHER, self._seconds / 10))
+                adopt(self._folder, self._tables)
             except Exception:
                 # Whatever the storage's fault is: the rows are in the spool and the next round tries again.
                 log.exception("the prediction log could not be written; rows stay spooled in %s", self._folder)
-            adopt(self._folder, self._tables)
-            if self._ended.wait(self._seconds):
+            if self._ended.wait(until_tick(str(self._folder), self._seconds, time.time())):
                 return

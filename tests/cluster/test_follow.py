@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import follow
 from cluster.errors import ClusterError, DetachedError, JobFailedError
 from cluster.follow import Follower, attend, raise_unless_succeeded
 from cluster.submit import Job, Jobs
@@ -127,6 +128,14 @@ def test_ctrl_c_can_stop_the_job() -> None:
     cluster.answers = [job("STOPPED", None)]
     assert attend(followed, lambda _: "stop").exit_code == 1
     assert cluster.stopped == ["j"]
+
+
+def test_the_kernel_asks_whether_a_silent_line_is_dead() -> None:
+    """Cut with nobody told, a real one was noticed after 61 s; that takes a network of its own and a minute."""
+    with follow._kept_alive((socket.AF_INET, socket.SOCK_STREAM, 0, "", ())) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, each, times = (made.getsockopt(socket.IPPROTO_TCP, option) for option in follow._KEEPALIVE)
+    assert idle + each * times <= 60
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ import yaml
 
 from cluster import local
 from cluster.errors import NotFoundError
+from cluster.session import NODE_ENVIRONMENT
 from cluster.settings import Settings
+from tests.planted import files, holders
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -113,6 +115,17 @@ def test_it_asks_for_a_token_which_up_has_made(user: User, found: dict[str, Any]
     other = user.tries("jobs", "list", "--address", found["address"], HOME=str(user.folder / "empty"))
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "no token or another one than the cluster's" in other.stderr
+
+
+def test_it_does_not_claim_tls_that_it_was_not_started_with(user: User, found: dict[str, Any]) -> None:
+    assert found["tls"] == ""
+    done = user.tries("cluster", "up", "--tls")
+    assert (done.returncode, done.stderr.count("\n"), "runs without TLS" in done.stderr) == (2, 1, True)
+
+
+def test_a_cut_node_would_be_noticed_as_in_the_manifests(user: User, found: dict[str, Any]) -> None:
+    (head,) = [process for process in local._processes(local.Local(**found)) if "gcs_server" in process.name()]
+    assert NODE_ENVIRONMENT.items() <= head.environ().items()
 
 
 def test_a_job_without_the_token_reaches_no_core_service(user: User, found: dict[str, Any]) -> None:
@@ -220,14 +233,10 @@ def test_a_planted_secret_is_nowhere_but_where_it_was_planted(user: User, found:
     token = (user.folder / "home" / ".ray" / "auth_token").read_text()
     api = httpx.get(f"{found['address']}/api/jobs/", headers={"Authorization": f"Bearer {token}"}).text
     assert '"model": "p"' in api or '"model":"p"' in api
-    searched = [("the job API", api.encode())]
-    for root in (user.folder, Path(found["folder"])):
-        searched += [(str(path), path.read_bytes()) for path in root.rglob("*") if path.is_file()]
+    searched = [("the job API", api.encode()), *files(user.folder, Path(found["folder"]))]
     assert any("job-driver" in name for name, _ in searched)
-    holders = {name for name, content in searched if SECRET.encode() in content}
-    assert holders == {str(user.folder / "project" / ".env")}
-    holders = {name for name, content in searched if token.encode() in content}
-    assert holders == {str(user.folder / "home" / ".ray" / "auth_token")}
+    assert holders(SECRET, searched) == {str(user.folder / "project" / ".env")}
+    assert holders(token, searched) == {str(user.folder / "home" / ".ray" / "auth_token")}
 
 
 def test_down_ends_its_own_processes_and_no_others(tmp_path: Path, user: User, found: dict[str, Any]) -> None:

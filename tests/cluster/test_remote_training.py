@@ -15,10 +15,11 @@ import pytest
 
 from jobs import specfile
 from jobs.spec import Spec
+from tests.planted import files, holders
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-PASSWORD = "planted-" + "51c0ffee77"
+PASSWORD, KEY = ("planted-" + digits for digits in ("51c0ffee77", "9a1be0d3"))
 
 
 def contents_of_bucket(root: str) -> dict[str, bytes]:
@@ -47,6 +48,8 @@ def test_a_training_sent_away_is_found_here_and_leaks_nothing(
         "REHONE_STORAGE": bucket,
         "REHONE_SPOOL": str(tmp_path / "here" / "spool"),
         "MLFLOW_TRACKING_URI": uri,
+        "HF_TOKEN": KEY,
+        "REHONE_NOTIFY": f"json://127.0.0.1:9/{KEY}",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     environment.pop("RAY_AUTH_MODE")
@@ -68,11 +71,10 @@ def test_a_training_sent_away_is_found_here_and_leaks_nothing(
         api = httpx.get(f"{up['address']}/api/jobs/", headers={"Authorization": f"Bearer {token}"}).text
         written = {"the job API": api.encode(), "PostgreSQL": rows_of_database(uri).encode()}
         written |= contents_of_bucket(bucket)
-        for root in (Path(up["folder"]), tmp_path):
-            written |= {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        assert any("tables/journal/" in name for name in written)  # the verdict and the promotion
+        written |= dict(files(Path(up["folder"]), tmp_path))
         assert len(written) > 50
-        for secret in (PASSWORD, token):
-            holders = {name for name, content in written.items() if secret.encode() in content}
-            assert holders <= {str(tmp_path / "home" / ".ray" / "auth_token")}
+        for secret in (PASSWORD, KEY, token):
+            assert holders(secret, written.items()) <= {str(tmp_path / "home" / ".ray" / "auth_token")}
     finally:
         types("cluster", "down")

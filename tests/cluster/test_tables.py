@@ -36,6 +36,16 @@ def test_one_transaction_lands_once_whoever_repeats_it(table: Table) -> None:
     assert sorted(table.read()["n"].to_pylist()) == [1, 2, 3, 4]
 
 
+def test_batches_of_several_writers_are_one_file_and_each_lands_once(table: Table) -> None:
+    table.append(rows(1), ("a", 0))
+    batches = [(rows(1), ("a", 0)), (rows(2), ("a", 1)), (rows(3), ("a", 2)), (rows(4, 5), ("b", 7))]
+    assert table.append_all(batches) == 3
+    assert table.append_all(batches) == 0
+    assert table.append_all([*batches, (rows(6), ("b", 8))]) == 1
+    assert sorted(table.read()["n"].to_pylist()) == [1, 2, 3, 4, 5, 6]
+    assert table.tidy().before == 3  # a file for each of three commits
+
+
 def test_writers_at_the_same_moment_lose_and_double_nothing(table: Table) -> None:
     """Not even when there is no table yet, which each of them then makes."""
     writers, first = 6, []

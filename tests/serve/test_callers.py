@@ -63,12 +63,20 @@ def test_new_and_revoked_keys_are_seen_while_it_runs(storage):
         callers.revoke(storage, key.id)
 
 
+def test_a_key_is_read_once_however_often_a_server_looks(storage, monkeypatch):
+    callers.create(storage, "shop")
+    known, read = Callers(storage, 60), []
+    monkeypatch.setattr(type(storage), "read_json", lambda self, path: read.append(path))
+    known.look()
+    assert read == []
+
+
 def test_a_storage_that_is_gone_leaves_the_keys_known_last(storage, monkeypatch):
     _, secret = callers.create(storage, "shop")
     known = Callers(storage, 0.001)
     looked = []
 
-    def gone(_):
+    def gone(*_: object):
         looked.append(1)
         raise OSError("gone")
 

@@ -92,6 +92,9 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     assert served(url)["version"] == 2
     registry.promote("tiny", 1)
     wait(lambda: served(url)["version"] == 1)
+    # A new version of the server itself: its replica takes over from the one that ends.
+    assert rollout.start(spec.with_values({"serving.max_inputs": 7}), settings, load=fakes.load) == url
+    wait(lambda: httpx.post(f"{url}/v1/models/tiny/predict", json={"inputs": ["a"] * 8}).status_code == 422)
     ended.set()
     for thread in threads:
         thread.join()
