@@ -608,6 +608,55 @@ def watch(
     controller.watch(loaded, place, where, lambda d: _answer(d, json, show.decision(d)))
 
 
+@app.command(epilog="Example: `rehone ui examples/sentiment.yaml --port 8100`")
+def ui(
+    spec: SpecPath,
+    set_: Set = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
+    *,
+    json: Json = False,
+) -> None:
+    """Show the whole loop on one page: quality, drift, decisions, versions, jobs; pause, approve, roll back there.
+
+    With --json it prints what the page would show, and returns. The address holds a token, new each time unless
+    REHONE_UI_TOKEN has one: whoever has it may act.
+    """
+    from monitoring.ui import overview, server
+
+    loaded, place = _spec(spec, set_), _place()
+    if json:
+        _answer(overview.gather(loaded, place), json, "")
+        return
+    server.run(loaded, place, host, port)
+
+
+@app.command(epilog="Example: `rehone pause examples/sentiment.yaml --why 'labels are being checked'`")
+def pause(
+    spec: SpecPath,
+    set_: Set = None,
+    why: Annotated[str, typer.Option(help="What people should know.")] = "",
+    *,
+    json: Json = False,
+) -> None:
+    """Keep the watch from retraining, promoting and rolling back by itself; it goes on looking."""
+    from monitoring import hold
+    from monitoring.journal import Journal
+
+    made = hold.pause(Journal(_storage()), _spec(spec, set_).name, why)
+    _answer(made, json, hold.said(made))
+
+
+@app.command(epilog="Example: `rehone resume examples/sentiment.yaml`")
+def resume(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
+    """End a pause: what waited goes on with the next window."""
+    from monitoring import hold
+    from monitoring.journal import Journal
+
+    ended = hold.resume(Journal(_storage()), _spec(spec, set_).name)
+    _answer({"ended": ended}, json, f"ended: {hold.said(ended)}" if ended else "was not paused")
+
+
 @app.command(epilog="Example: `rehone drift last-month.parquet this-month.parquet`")
 def drift(
     reference: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet.")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from jobs.spec import Spec
 from serve import endpoint
 from serve.endpoint import Endpoint
 
-from . import journal, notices, trial
+from . import hold, journal, notices, trial
 from . import watch as watch_
 from .journal import Entry, Journal
 from .policy import Decision
@@ -150,11 +151,12 @@ def retrained(spec: Spec, place: Place) -> bool:
     return bool(entries) and not journal.open_entries(entries)
 
 
-def status(spec: Spec, place: Place) -> dict[str, Any]:
-    """Versions, who watches, what is on trial, the last windows and decisions, the jobs of the cluster that serves."""
+def status(spec: Spec, place: Place, last: int = _LAST) -> dict[str, Any]:
+    """Versions, who watches, what is on trial, the `last` windows and decisions, jobs of the cluster that serves."""
     entries = Journal(place.storage).entries(spec.name)
     windows = [dict(e.body) for e in entries if e.kind == journal.WINDOW and e.state == journal.DONE]
     decisions = [e.body for e in entries if e.kind == journal.DECISION]
+    held = hold.paused(entries)
     try:
         where: Endpoint | None = endpoint.find(place.storage, spec.name)
     except NotFoundError:
@@ -165,8 +167,9 @@ def status(spec: Spec, place: Place) -> dict[str, Any]:
         "watching": _lease(spec, place).current(),
         "versions": place.registry.versions(spec.name),
         "trial": _trial(entries),
-        "windows": [_by_now(place, spec.name, window) for window in windows[-_LAST:]],
-        "decisions": decisions[-_LAST:],
+        "paused": hold.said(held) if held is not None else None,
+        "windows": [_by_now(place, spec.name, window) for window in windows[-last:]],
+        "decisions": decisions[-last:],
         "jobs": _jobs(where.jobs if where else place.settings.address, spec.name),
     }
 
@@ -204,6 +207,8 @@ def _jobs(address: str | None, model: str) -> list[dict[str, Any]]:
 
 def stored(spec: Spec, place: Place) -> str:
     """The resolved spec under the storage root, where a job finds it."""
-    path = f"specs/{spec.name}/{spec.hash}.yaml"
-    place.storage.write_bytes(path, specfile.dump(spec).encode())
+    text = specfile.dump(spec).encode()
+    # By its very words: two specs of one hash may name files in different places.
+    path = f"specs/{spec.name}/{hashlib.sha256(text).hexdigest()[:12]}.yaml"
+    place.storage.write_bytes(path, text)
     return place.storage.url(path)

@@ -18,7 +18,7 @@ from cluster.tables import Table
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 WINDOW, DECISION, RETRAIN, EVALUATED, VERDICT = "window", "decision", "retrain", "evaluated", "verdict"
-PROMOTION, ROLLBACK, TRIAL, LOOK = "promotion", "rollback", "trial", "look"
+PROMOTION, ROLLBACK, TRIAL, LOOK, PAUSE = "promotion", "rollback", "trial", "look", "pause"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("at", pa.timestamp("us", tz="UTC"))]

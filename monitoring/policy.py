@@ -3,7 +3,8 @@
 An alarm is drift in `consecutive` windows in a row, accuracy that fell by more than `accuracy_drop` (measured, or
 estimated while labels are few), the champion's age, or so many new labels that they are worth a retraining. Drift that
 labels show not to hurt is told, and nothing follows. Any other alarm retrains when enough labels have come in, the last
-retraining is long enough ago, none is running, nothing is on trial and the budget allows; otherwise it waits. Age needs
+retraining is long enough ago, none is running, nothing is on trial, the budget allows and nobody has paused it;
+otherwise it waits. Age needs
 labels like the others: without new rows a retraining ends at the model there already is. A champion that labels show to
 be worse than the version before it is rolled back.
 """
@@ -98,8 +99,12 @@ def decide(
     running: bool,
     cost: Cost,
     regression: Regression | None,
+    paused: str = "",
 ) -> Decision:
-    """What to do after one window. `history` are this model's earlier decisions, oldest first."""
+    """What to do after one window. `history` are this model's earlier decisions, oldest first.
+
+    `paused` says who keeps the watch from acting, and why; "" where nobody does.
+    """
     in_a_row = _in_a_row(result, history)
     drift, accuracy = _drift(result, in_a_row, spec), _accuracy(result, spec)
     others = [accuracy, *_age(champion_age, spec), *_labels(labels_waiting, spec)]
@@ -110,13 +115,14 @@ def decide(
     refusals = [
         *_refusals(history, now, spec, labels_waiting=labels_waiting, running=running),
         *(found.said for found in budget if not found.holds),
+        *([paused] if paused else []),
     ]
     action = KEEP if harmless or not alarm else WAIT if refusals else RETRAIN
     ready = f"{labels_waiting} of {spec.min_labels} labels, cooldown clear"
     consequence = {KEEP: harmless, WAIT: refusals, RETRAIN: [ready, *(found.said for found in budget)]}[action]
     if regression is not None:
-        action = ROLL_BACK if regression.worse else action
-        consequence = [*consequence, regression.said]
+        action = action if not regression.worse else WAIT if paused else ROLL_BACK
+        consequence = [*consequence, regression.said, *([paused] if paused and regression.worse else [])]
     return Decision(
         model=result.model,
         version=result.version,

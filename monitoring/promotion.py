@@ -7,6 +7,7 @@ import time
 
 import pandas as pd
 
+from cluster.console import say
 from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
 from cluster.tracking import Tracker
 from jobs import tasks
@@ -16,8 +17,8 @@ from jobs.predictor import Predictor
 from jobs.publish import manifest
 from jobs.spec import Spec
 
-from . import trial
-from .journal import BEGUN, DONE, EVALUATED, PROMOTION, ROLLBACK, VERDICT, Journal
+from . import hold, trial
+from .journal import BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, ROLLBACK, VERDICT, Journal
 from .judges import gate
 from .judges.gate import Verdict
 from .trial import Court
@@ -29,6 +30,8 @@ def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
     """Judge a challenger against the champion on the same holdout, the one it was published with, and act.
 
     With a share for canaries in the spec, one that passes goes on trial beside the champion before it takes its place.
+
+    One that passes stays a challenger where a person has to approve it, or while the model is paused.
 
     Killed anywhere and called again it goes on: a verdict that is in the journal stands.
     """
@@ -42,13 +45,24 @@ def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
         journal.write(spec.name, VERDICT, DONE, key, verdict.to_dict())
     _note(spec, place, challenger, verdict)
     champion = place.registry.find(spec.name, CHAMPION)
+    held = waits(spec, journal)
     if not verdict.promote:
         place.registry.dismiss(spec.name)
+    elif held:
+        say(f"version {challenger.version} passed and waits: {held}; `rehone promote {spec.name} {key}` lets it serve")
     elif spec.serving.canary.share and champion is not None and champion.version != challenger.version:
         trial.begin(court(spec, place), challenger.version, champion.version)
     else:
         promote(spec.name, challenger.version, place, f"{key}-settled")
     return verdict
+
+
+def waits(spec: Spec, journal: Journal) -> str:
+    """Why a version that has passed is not promoted by itself; "" where it is."""
+    held = hold.paused(journal.entries(spec.name, PAUSE))
+    if held is not None:
+        return hold.said(held)
+    return "monitoring.approval wants a person's word" if spec.monitoring.approval else ""
 
 
 def court(spec: Spec, place: Place) -> Court:

@@ -44,6 +44,8 @@ def status(found: dict[str, Any]) -> str:
     term = found["watching"]
     watched = f"watched by {term.holder}" if term else "not watched"
     lines = [f"{found['model']}: {found['serving'] or 'not served'}; {watched}", show.versions(found["versions"])]
+    if found["paused"]:
+        lines.append(f"{found['paused']} (`rehone resume` ends it)")
     if found["trial"]:
         lines.append(_trial(found["trial"]))
     windows = ([w["number"], w["version"], w["rows"], _drift(w), _accuracy(w)] for w in found["windows"])

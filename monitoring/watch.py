@@ -24,7 +24,7 @@ from cluster.registry import PREVIOUS, ModelVersion
 from cluster.storage import Storage
 from jobs.spec import Spec
 
-from . import budget, journal, notices, policy, trial
+from . import budget, hold, journal, notices, policy, trial
 from .drift import detect as drift
 from .drift.detect import DriftResult
 from .journal import BEGUN, DONE, FAILED, Entry, Journal
@@ -113,7 +113,7 @@ class Watch:
 def step(watch: Watch) -> Decision | None:
     """Finish what is open, then judge one window; None when none is complete. Raises NotFoundError, ClusterError."""
     entries = resume(watch)
-    if watch.court is not None and trial.running(entries) is not None:
+    if watch.court is not None and trial.running(entries) is not None and hold.paused(entries) is None:
         verdict = trial.look(watch.court, entries, watch.registry.champion(watch.model))
         if verdict is not None and verdict.action != canary.WAIT:
             say(f"watch: canary: {verdict.action}: {'; '.join(verdict.reasons)}")
@@ -191,7 +191,9 @@ def _tell(watch: Watch) -> None:
 def resume(watch: Watch) -> list[Entry]:
     """Note the retrainings that ended, start those that never were; gives the journal as it is then."""
     entries = watch.journal.entries(watch.model)
-    left, owed = _retrains(journal.open_entries(entries)), _owed(entries)
+    left = _retrains(journal.open_entries(entries))
+    held = hold.paused(entries) is not None
+    owed = [] if held else _owed(entries)
     for entry in left:
         status = watch.job_status(entry.body["submission_id"])
         if status is None:
@@ -200,7 +202,8 @@ def resume(watch: Watch) -> list[Entry]:
             _end(watch, entry, status)
     for key in owed:
         _retrain(watch, key)
-    _roll_back_owed(watch, entries)
+    if not held:
+        _roll_back_owed(watch, entries)
     return watch.journal.entries(watch.model) if left or owed else entries
 
 
@@ -257,7 +260,7 @@ def _judge(watch: Watch, entries: Sequence[Entry], champion: ModelVersion) -> Dr
 
 def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, result: DriftResult) -> Decision:
     now = watch.clock()
-    retrains = _retrains(entries)
+    retrains, held = _retrains(entries), hold.paused(entries)
     ended = {entry.key for entry in retrains if entry.state == DONE}
     used = max((entry.at for entry in retrains if entry.state == BEGUN and entry.key in ended), default=None)
     return policy.decide(
@@ -270,6 +273,7 @@ def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, resu
         running=bool(journal.open_entries(retrains)) or trial.running(entries) is not None,
         cost=budget.cost(retrains, now, watch.spec.scaling.workers),
         regression=_regression(watch, entries, champion),
+        paused=hold.said(held) if held is not None else "",
     )
 
 

@@ -16,7 +16,7 @@ from jobs.data.split import TRAIN
 from jobs.pipeline import Place
 from jobs.publish import Published
 from jobs.spec import Spec
-from monitoring import promotion, show
+from monitoring import hold, promotion, show
 from monitoring.journal import Journal
 from tests import tiny
 
@@ -64,6 +64,29 @@ def published(spec: Spec, dataset: DatasetVersion, place: Place, folder: Path) -
             registry=place.registry,
             run=run,
         )
+
+
+@pytest.mark.long
+def test_one_that_passes_waits_for_a_person_where_the_spec_says_so_and_while_paused(
+    whole: Spec, place: Place, tmp_path: Path
+) -> None:
+    dataset = preparation.prepare(whole, place.storage)
+    good, asked = (
+        trained(whole, dataset, place, tmp_path / "good", epochs=4),
+        whole.with_values({"monitoring.approval": True}),
+    )
+    made = published(whole, dataset, place, good).version
+    for spec in (asked, asked):  # again, as after a crash
+        assert promotion.settle(spec, place, made).promote
+        assert place.registry.find("tiny", "champion") is None
+        assert place.registry.get("tiny", 1).aliases == ("challenger",)
+    assert promotion.waits(whole, Journal(place.storage)) == ""
+    hold.pause(Journal(place.storage), "tiny", "a holiday")
+    assert promotion.settle(whole, place, made).promote
+    assert place.registry.find("tiny", "champion") is None
+    hold.resume(Journal(place.storage), "tiny")
+    assert promotion.settle(whole, place, made).promote
+    assert place.registry.champion("tiny").version == 1
 
 
 @pytest.mark.slow

@@ -74,6 +74,7 @@ STATE = {
     "watching": None,
     "versions": [],
     "trial": None,
+    "paused": None,
     "decisions": [],
     "windows": [],
     "jobs": [],

@@ -15,6 +15,7 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.storage import Storage
 from jobs.spec import Spec
+from monitoring import hold
 from monitoring.journal import BEGUN, DONE, FAILED, Journal
 from monitoring.watch import Watch, drain, resume, run, step
 from monitoring.windows import labelled
@@ -229,6 +230,37 @@ def test_the_loop_tells_every_decision_and_ends_when_told(world):
     assert heard == ["keep", "retrain"]
 
 
+def test_while_it_is_paused_it_looks_and_does_nothing(world):
+    held = hold.pause(Journal(world.storage, world.clock), MODEL, "a holiday", by="ann@desk")
+    assert hold.pause(Journal(world.storage, world.clock), MODEL, "another") == held
+    decisions = drain(world.watch())
+    assert [d.action for d in decisions] == ["keep", "wait"]
+    assert decisions[1].reasons[-1].endswith("UTC by ann@desk: a holiday")
+    assert world.jobs.created == []
+    assert world.states("window")[-1] == ("1-2", DONE)
+    hold.resume(Journal(world.storage, world.clock), MODEL)
+    assert hold.resume(Journal(world.storage, world.clock), MODEL) is None
+    log(world.storage, sample(SIZE, np.random.default_rng(1)), start=25, labelled=SIZE)
+    assert [d.action for d in drain(world.watch())] == ["retrain"]
+    assert world.jobs.created == [f"{MODEL}-retrain-1-3"]
+
+
+@pytest.mark.parametrize("kill_at", range(1, ACTS + 1))
+def test_killed_anywhere_and_paused_then_it_begins_nothing_before_the_pause_ends(world, kill_at):
+    world.kill_at = kill_at
+    with pytest.raises(Killed):
+        drain(world.watch())
+    world.kill_at, begun = None, len(world.states("retrain"))
+    jobs = list(world.jobs.created)
+    hold.pause(Journal(world.storage, world.clock), MODEL)
+    drain(world.watch())
+    assert len(world.states("retrain")) == begun
+    assert world.jobs.created == (jobs or [RETRAIN_ID] * begun)
+    hold.resume(Journal(world.storage, world.clock), MODEL)
+    drain(world.watch())
+    assert len(world.jobs.created) <= 1
+
+
 @pytest.fixture
 def worse(world, storage):
     """Version 2 has followed version 1 and is wrong on half of 40 labelled rows."""
@@ -247,6 +279,14 @@ def test_a_champion_that_labels_show_to_be_worse_is_rolled_back(worse):
     assert worse.registry.number == 1
     assert [d.action for d in drain(worse.watch())] == ["keep", "keep"]  # nobody goes back to version 2
     assert worse.registry.number == 1
+
+
+def test_a_paused_champion_is_not_rolled_back(worse):
+    hold.pause(Journal(worse.storage, worse.clock), MODEL)
+    decision = step(worse.watch())
+    assert (decision.action, worse.registry.number) == ("wait", 2)
+    assert decision.regression.worse
+    assert any(reason.startswith("paused since") for reason in decision.reasons)
 
 
 def test_a_row_is_answered_once_by_the_version_before(worse):
