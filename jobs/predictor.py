@@ -5,8 +5,9 @@ Evaluation and serving both answer through it, so what was measured is what is s
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jobs.explain.explanation import Explanation
 
 from . import model, tasks
 from .spec import Spec
+from .targets import text
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
 
 
@@ -27,8 +29,9 @@ class Predictor:
     def __init__(
         self, net: Any, task: Task, processor: Any, labels: Sequence[str], bounds: Bounds, batch_size: int = 32
     ) -> None:
-        self.labels = tuple(labels)
-        self._net, self._task, self._processor = net.eval(), task, processor
+        self.labels, self.engine = tuple(labels), "torch"
+        self.net, self._task, self._processor = net.eval(), task, processor
+        self._ask: Callable[..., Any] = self.net
         self._bounds, self._batch_size = bounds, batch_size
         self._device = next(net.parameters()).device
 
@@ -55,9 +58,20 @@ class Predictor:
         return [output for output in outputs if output is not None]
 
     @property
+    def compilable(self) -> bool:
+        """Whether an answer is one pass through the network, which another engine could make."""
+        return self._task.targets.NAME != text.NAME
+
+    def through(self, ask: Callable[..., Any], engine: str) -> Predictor:
+        """The same with another engine for answers: `ask` takes what the network does, and gives what that gives."""
+        made = copy.copy(self)
+        made._ask, made.engine = ask, engine  # noqa: SLF001 - its own class
+        return made
+
+    @property
     def weight_bytes(self) -> int:
         """What the parameters take in memory."""
-        return sum(p.numel() * p.element_size() for p in self._net.parameters())
+        return sum(p.numel() * p.element_size() for p in self.net.parameters())
 
     def fault(self, target: str) -> str:
         """What keeps a string from being the true label of one of its answers; "" where nothing does."""
@@ -66,13 +80,13 @@ class Predictor:
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The answer piece by piece, never more of it than the spec allows. Raises UserError where none is written."""
         bound = replace(sampling, most=min(sampling.most, self._bounds.answer))
-        return self._task.write(self._net, self._processor, given, self._bounds, bound)
+        return self._task.write(self.net, self._processor, given, self._bounds, bound)
 
     def explain(self, given: str, label: str | None, steps: int) -> Explanation:
         """What in an input speaks for `label`, the predicted one when None. Safe beside a call. Raises UserError."""
-        return self._task.explain(self._net, self._processor, self.labels, self._bounds.input, given, label, steps)
+        return self._task.explain(self.net, self._processor, self.labels, self._bounds.input, given, label, steps)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
     def _forward(self, batch: dict[str, torch.Tensor]) -> list[Output]:
         given = {name: part.to(self._device) for name, part in batch.items()}
-        return self._task.answer(self._net, self._processor, self.labels, given, self._bounds)
+        return self._task.answer(self._ask, self._processor, self.labels, given, self._bounds)

@@ -371,6 +371,11 @@ class CanarySpec(Part):
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
+    engine: Literal["torch", "onnx", "onnx-int8", "auto"] = Field(
+        "torch",
+        description="What answers, on CPUs: PyTorch; ONNX Runtime, in fp32 or with eight bits where accuracy on the "
+        "test rows holds; auto takes the fastest that agrees. Versions are compiled when they are loaded.",
+    )
     max_batch_size: PositiveInt = Field(32, description="Requests that go through the model together.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
     max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")

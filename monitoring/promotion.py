@@ -8,6 +8,7 @@ import time
 import pandas as pd
 
 from cluster.console import say
+from cluster.errors import ClusterError
 from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
 from cluster.tracking import Tracker
 from jobs import tasks
@@ -16,6 +17,7 @@ from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.publish import manifest
 from jobs.spec import Spec
+from serve import compiled, engine
 
 from . import hold, trial
 from .journal import BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, ROLLBACK, VERDICT, Journal
@@ -118,6 +120,11 @@ def _note(spec: Spec, place: Place, challenger: ModelVersion, verdict: Verdict) 
 def _judged(spec: Spec, place: Place, champion: ModelVersion | None, challenger: ModelVersion) -> Verdict:
     folder, targets = place.registry.download(challenger), tasks.get(spec.task).targets
     rows = pd.read_parquet(folder / "reference.parquet").rename(columns={"label": "challenger"})
+    try:
+        # As a replica will load it: one that would be refused there is refused here.
+        engine.load(challenger, folder, compiled.loader(spec.serving.engine))
+    except ClusterError as error:
+        return Verdict(promote=False, reasons=(str(error),), numbers={})
     if champion is None:
         return gate.first(rows, spec.evaluation, targets)
     ours = Predictor.load(place.registry.download(champion))

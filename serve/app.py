@@ -111,6 +111,7 @@ class Served(Body):
     version: int
     alias: list[str]
     labels: list[str]
+    engine: str = Field(description="What answers: torch, onnx or onnx-int8.")
     failed: dict[int, str] = Field(description="Versions that were promoted and could not be loaded, and why.")
 
 
@@ -197,6 +198,7 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
             version=version.version,
             alias=list(version.aliases),
             labels=list(engine.labels),
+            engine=engine.predictor.engine,
             failed=failed(),
         )
         return Models(data=[served])

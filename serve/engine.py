@@ -17,14 +17,14 @@ from jobs.explain.explanation import Explanation
 from jobs.predictor import Predictor
 from jobs.tasks.task import Output, Piece, Sampling
 
-TOLERANCE = 1e-3
-"""Largest difference of a probability from the trainer's."""
+from .compiled import TOLERANCE
 
 
 class Answers(Protocol):
     """What the engine asks of a loaded model."""
 
     labels: tuple[str, ...]
+    engine: str
 
     def __call__(self, inputs: Sequence[str], /) -> list[Output]: ...
 
@@ -91,9 +91,10 @@ def load(version: ModelVersion, folder: Path, loader: Load = Predictor.load) -> 
     wanted = zip(labels, golden["scores"], strict=True)
     for output, (label, scores) in zip(predictor(golden["inputs"]), wanted, strict=True):
         worst = max(worst, _apart(output, label, scores))
-    if worst > TOLERANCE:
+    allowed = TOLERANCE[predictor.engine]
+    if worst > allowed:
         raise ClusterError(
-            f"answers the golden inputs {worst:.2g} away from its trainer (allowed: {TOLERANCE:g})",
+            f"answers the golden inputs {worst:.2g} away from its trainer (allowed: {allowed:g})",
             where=f"{version.model} version {version.version}",
             mend="publish it again; it takes no traffic",
         )

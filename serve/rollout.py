@@ -23,10 +23,9 @@ from cluster.session import free_port, worker_environment
 from cluster.settings import Settings
 from cluster.storage import Storage
 from jobs.data import intake
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 
-from . import app, engine
+from . import app, compiled, engine
 from .app import Limits
 from .callers import Callers
 from .engine import Answered, Engine, Load
@@ -58,7 +57,7 @@ class Server:
         # A pool in each replica would hold more connections than a database grants, for a question now and then.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         storage, folder = Storage.from_settings(settings), settings.spool_root
-        loader = load or Predictor.load
+        loader = load or compiled.loader(spec.serving.engine)
         poll = spec.serving.poll_seconds
         aliases = Aliases(Registry(settings), folder / "aliases", poll)
         self._follower = AliasFollower(aliases, spec.name, poll, lambda v, path: engine.load(v, path, loader))

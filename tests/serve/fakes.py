@@ -20,7 +20,7 @@ LABELS = ("negative", "positive")
 class FakePredictor:
     """Sure of `share` for every text; its labels are fixed."""
 
-    labels = LABELS
+    labels, engine = LABELS, "torch"
 
     def __init__(self, share: float = 0.75) -> None:
         self.share = share
