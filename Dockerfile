@@ -31,7 +31,6 @@ COPY jobs jobs
 COPY serve serve
 COPY monitoring monitoring
 COPY examples examples
-COPY k8s/application.py k8s/application.py
 RUN pip install --no-deps --no-build-isolation --editable . \
     && python -m compileall -q cluster jobs serve monitoring rehone.py
 
@@ -42,11 +41,11 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 procps tini wget \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home rehone \
+    && useradd --uid 10001 --create-home rehone \
     && install --directory --owner=rehone /var/spool/rehone
 COPY --from=build /opt/rehone /opt/rehone
 ENV PATH=/opt/rehone/.venv/bin:$PATH PYTHONPATH=/opt/rehone PYTHONUNBUFFERED=1
 WORKDIR /home/rehone
-USER 1000:1000
+USER 10001:10001
 ENTRYPOINT ["tini", "--"]
 CMD ["rehone", "--help"]

@@ -1,7 +1,7 @@
-"""A verb as a RayJob on Kubernetes: what it looks like (pure), and creating and following it through the API server.
+"""A verb as a RayJob on Kubernetes: what it looks like. `kube.py` creates and follows it.
 
-The RayJob brings a cluster of its own, as large as the spec wants from the start: training asks for its CPUs once and
-does not wait for an autoscaler. The manifests it lives among are in `k8s/`.
+The RayJob brings a cluster of its own, as large as the spec wants from the start or, where it `grows`, as large as work
+asks for up to that. The manifests it lives among are in `k8s/`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ import json
 import re
 import secrets
 import shlex
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import ClusterError, UserError
+from .errors import UserError
 from .submit import JOB
 
-if TYPE_CHECKING:
-    from kubernetes.client import CustomObjectsApi
-
 RAY_VERSION = "2.60.0"
-GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+GROUP, VERSION = "ray.io", "v1"
 MOUNT = "/etc/rehone"
 DATA = "/data"
 ANNOTATION = "rehone.dev/spec"
@@ -33,6 +28,8 @@ _LONGEST_NAME = 47  # the operator makes longer ones from it
 _MEMORY = re.compile(r"[1-9]\d*(Mi|Gi|Ti)")
 _LONGEST_SPEC = 200_000  # bytes; all annotations of a pod together may have 256 KiB
 _READY_SECONDS = 1800
+_WRITABLE = {"ray": "/tmp/ray", "tmp": "/tmp", "home": "/home/rehone"}  # noqa: S108 - of its own pod, and all of it
+_SEALED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,8 @@ class Work:
     """Keys of the spec that name a file: each has to lie in the claim."""
     deadline_seconds: int = 86400
     retries: int = 1
+    grows: bool = False
+    """Workers come when work waits for them and go when they are idle."""
 
 
 SPEC_FILE = f"{MOUNT}/spec.yaml"
@@ -108,6 +107,8 @@ def _check(work: Work) -> None:
         raise UserError("must be at least a second", where="--deadline")
     if len(work.spec.encode()) > _LONGEST_SPEC:
         raise UserError(f"the spec is larger than {_LONGEST_SPEC} bytes", where=work.model)
+    if work.grows and work.queue:
+        raise UserError("a queue admits what has a size, and --grow has none", where="--queue", mend="one of the two")
     for key, path in work.paths.items():
         if work.claim is None or not path.startswith(f"{DATA}/"):
             raise UserError(
@@ -119,24 +120,43 @@ def _check(work: Work) -> None:
 
 def _cluster(work: Work) -> dict[str, Any]:
     head = {"requests": {"cpu": "1", "memory": work.memory}, "limits": {"memory": work.memory}}
+    template = _pod(work, "ray-head", head)
+    if work.grows:
+        template["spec"]["automountServiceAccountToken"] = True  # the autoscaler asks the API server for pods
     return {
         "rayVersion": RAY_VERSION,
         "authOptions": {"mode": "token", "secretName": "rehone-ray-token"},
+        **(_growing() if work.grows else {}),
         "headGroupSpec": {
             # The verb itself runs here; its work goes to the workers.
             "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},  # noqa: S104 - in its pod
-            "template": _pod(work, "ray-head", head),
+            "template": template,
         },
         "workerGroupSpecs": [
             {
                 "groupName": "gpu" if work.gpu else "cpu",
-                "replicas": work.workers,
-                "minReplicas": work.workers,
+                "replicas": 0 if work.grows else work.workers,
+                "minReplicas": 0 if work.grows else work.workers,
                 "maxReplicas": work.workers,
                 "rayStartParams": {"num-cpus": str(work.cpus)},
                 "template": _pod(work, "ray-worker", _size(work), gpu=work.gpu),
             }
         ],
+    }
+
+
+def _growing() -> dict[str, Any]:
+    """Ray's autoscaler beside the head. It writes its log where the dashboard reads it."""
+    seccomp = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "idleTimeoutSeconds": 300,
+            "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+            "securityContext": _SEALED | seccomp,
+            "volumeMounts": [{"name": volume, "mountPath": _WRITABLE[volume]} for volume in ("ray", "tmp")],
+        },
     }
 
 
@@ -159,17 +179,11 @@ def _pod(work: Work, name: str, resources: Mapping[str, Any], *, gpu: bool = Fal
             {"secretRef": {"name": "rehone-storage"}},
         ],
         "ports": [{"name": "metrics", "containerPort": 8080}],
-        "volumeMounts": [
-            {"name": "ray", "mountPath": "/tmp/ray"},  # noqa: S108 - where Ray keeps its session
-            {"name": "spec", "mountPath": MOUNT, "readOnly": True},
-        ],
     }
+    container["volumeMounts"].append({"name": "spec", "mountPath": MOUNT, "readOnly": True})
     annotated = {"path": "spec.yaml", "fieldRef": {"fieldPath": f"metadata.annotations['{ANNOTATION}']"}}
     pod = _secured([container])
-    pod["volumes"] = [
-        {"name": "ray", "emptyDir": {}},
-        {"name": "spec", "downwardAPI": {"items": [annotated]}},
-    ]
+    pod["volumes"].append({"name": "spec", "downwardAPI": {"items": [annotated]}})
     if work.claim:
         container["volumeMounts"].append({"name": "data", "mountPath": DATA, "readOnly": True})
         pod["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": work.claim, "readOnly": True}})
@@ -188,105 +202,21 @@ def _container(work: Work, name: str, resources: Mapping[str, Any]) -> dict[str,
         "name": name,
         "image": work.image,
         "resources": resources,
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": _SEALED,
+        "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in _WRITABLE.items()],
     }
 
 
 def _secured(containers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What pod security `restricted` asks of a pod."""
+    """What pod security `restricted` asks of a pod, and folders that its containers may write to."""
     return {
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "fsGroup": 1000,
+            "runAsUser": 10001,
+            "fsGroup": 10001,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": containers,
+        "volumes": [{"name": volume, "emptyDir": {}} for volume in _WRITABLE],
     }
-
-
-def connect(context: str | None = None) -> CustomObjectsApi:
-    """The API of the pod's own cluster inside one, else of the kubeconfig. Raises UserError when there is none."""
-    from kubernetes import client, config
-
-    try:
-        if context is None:
-            config.load_config()
-        else:
-            config.load_kube_config(context=context)
-    except config.ConfigException as error:
-        raise UserError(
-            f"no Kubernetes cluster is configured: {error}", mend="set KUBECONFIG, or name a --context that it has"
-        ) from None
-    return client.CustomObjectsApi()
-
-
-def create(api: CustomObjectsApi, manifest: Mapping[str, Any]) -> bool:
-    """Create the RayJob; one of that name is left as it is, and False. Raises UserError, ClusterError."""
-    from kubernetes.client import ApiException
-
-    place = manifest["metadata"]["namespace"]
-    with _answering(place):
-        try:
-            api.create_namespaced_custom_object(GROUP, VERSION, place, PLURAL, dict(manifest))
-        except ApiException as error:
-            if error.status == 409:  # noqa: PLR2004 - HTTP's Conflict
-                return False
-            raise
-    return True
-
-
-def wait(api: CustomObjectsApi, namespace: str, name: str, each: Callable[[str], None], period: float = 5.0) -> str:
-    """Until the RayJob has ended: the job's status, SUCCEEDED when it did. `each` gets each new state.
-
-    Raises ClusterError when the job is gone.
-    """
-    seen = ""
-    while True:
-        with _answering(namespace):
-            found = api.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name)
-        status = found.get("status", {})
-        deployment = status.get("jobDeploymentStatus") or "Waiting for the operator"
-        if deployment != seen:
-            seen = deployment
-            each(f"{name}: {deployment}")
-        if deployment in {"Complete", "Failed"}:
-            # A job that never ran has no status of its own, only a reason.
-            return str(status.get("jobStatus") or status.get("reason") or deployment)
-        time.sleep(period)
-
-
-_MENDS = {
-    401: "log in again: the credentials of this context are not accepted",
-    403: "ask for the role rehone-controller of that namespace (k8s/base/control/role.yaml)",
-    404: "install the KubeRay operator and the namespace first (k8s/README.md)",
-}
-
-
-@contextmanager
-def _answering(namespace: str) -> Iterator[None]:
-    """An API server's refusal as one line. Raises ClusterError, UserError for what is wrong with the object."""
-    from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ApiException as error:
-        said = _message(error)
-        if error.status in {400, 422}:
-            raise UserError(f"the API server refuses the RayJob: {said}", where=namespace) from None
-        raise ClusterError(said, where=namespace, mend=_MENDS.get(error.status, "try again")) from None
-    except HTTPError as error:
-        raise ClusterError(
-            f"no Kubernetes API server answers: {str(error).splitlines()[0]}", mend="check the context of KUBECONFIG"
-        ) from None
-
-
-def _message(error: Any) -> str:
-    """The server's own words, where its answer is the API's and not some proxy's."""
-    try:
-        said = json.loads(error.body)["message"]
-    except (ValueError, TypeError, KeyError):
-        said = error.reason
-    return " ".join(str(said).split())[:500]

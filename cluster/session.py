@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import access, shared
+from . import access, scaling, shared
 from .errors import UserError
 from .settings import Settings
 
@@ -89,18 +89,22 @@ def _any_agent_port() -> None:
     RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
 
 
-def require(cpus: float, gpus: float) -> None:
-    """Raises UserError when the connected cluster does not have them: Ray itself would wait for ever."""
+def require(workers: int, cpus: float, gpus: float) -> None:
+    """Raises UserError when the connected cluster has no room for so many workers of that size and cannot grow to it.
+
+    Ray itself would wait for ever.
+    """
     import ray
 
+    each = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
     has = ray.cluster_resources()
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if has.get(name, 0) < wanted:
-            raise UserError(
-                f"{wanted:g} {name}s are wanted, the cluster has {has.get(name, 0):g}",
-                where="scaling",
-                mend="fewer workers, or a larger cluster",
-            )
+    short = [name for name, amount in each.items() if has.get(name, 0) < workers * amount]
+    if short and not scaling.could_grow([each] * workers):
+        raise UserError(
+            f"{workers * each[short[0]]:g} {short[0]}s are wanted, the cluster has {has.get(short[0], 0):g}",
+            where="scaling",
+            mend="fewer workers, or a larger cluster",
+        )
 
 
 @contextmanager

@@ -6,10 +6,12 @@ have to itself is the file system, which is then the storage that they share, an
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,20 +22,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SUBNET = "10.213.77"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NEW_NET = 0x40000000
 ROOT = Path(__file__).parents[1]
 _RAY = str(Path(sys.executable).with_name("ray"))
 # Each node sees a /tmp/ray and a /dev/shm that are empty and its own, and knows only its own name: a look-up in a name
 # server that is not there would take 10 s each. `exec` so that a signal reaches what it runs.
 _ALONE = """
 set -e
-name=$1 address=$2; shift 2
+name=$1 address=$2 hosts=$3 account=$4 sealed=$5; shift 5
 hostname "$name"
 mount -t tmpfs tmpfs /tmp/ray
 mount -t tmpfs tmpfs /dev/shm
-printf '127.0.0.1 localhost\\n%s %s\\n' "$address" "$name" > /tmp/ray/hosts
+printf '127.0.0.1 localhost\\n%s %s\\n%s\\n' "$address" "$name" "$hosts" > /tmp/ray/hosts
 printf 'nameserver 127.0.0.1\\n' > /tmp/ray/resolv.conf
 mount --bind /tmp/ray/hosts /etc/hosts
 mount --bind /tmp/ray/resolv.conf /etc/resolv.conf
+if [ -n "$account" ]; then
+    mount -t tmpfs tmpfs /run
+    mkdir -p /run/secrets/kubernetes.io/serviceaccount
+    cp "$account"/* /run/secrets/kubernetes.io/serviceaccount
+fi
+mkdir /tmp/ray/home
+[ -z "$sealed" ] || mount -o remount,bind,ro /
 exec "$@"
 """
 
@@ -63,6 +74,12 @@ class Node:
     address: str
     environment: Mapping[str, str]
     log: Path
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of other nodes, and their addresses."""
+    account: Path | None = None
+    """A folder that it finds where Kubernetes mounts a service account."""
+    sealed: bool = False
+    """Whether its file system can only be read, but for /tmp/ray and /dev/shm."""
     _outer: subprocess.Popen[bytes] | None = field(default=None)
     _told: int = 0
 
@@ -72,7 +89,9 @@ class Node:
         self._told = self.log.stat().st_size if self.log.exists() else 0
         Path("/tmp/ray").mkdir(exist_ok=True)
         apart = ["unshare", "-m", "-u", "-p", "-f", "--kill-child", "--mount-proc"]
-        own = ["sh", "-c", _ALONE, "sh", self.space, self.address]
+        hosts = "\n".join(f"{address} {name}" for name, address in self.names.items())
+        mounts = [str(self.account or ""), "sealed" if self.sealed else ""]
+        own = ["sh", "-c", _ALONE, "sh", self.space, self.address, hosts, *mounts]
         with self.log.open("ab") as log:
             self._outer = subprocess.Popen(
                 ["ip", "netns", "exec", self.space, *apart, *own, *command],
@@ -248,6 +267,22 @@ def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not in {seconds:g} s: {what}")
         time.sleep(0.05)
+
+
+def listener(space: str, address: str, port: int) -> socket.socket:
+    """A socket of this process that listens in a namespace: a socket stays where the thread was that made it."""
+    made: list[socket.socket] = []
+
+    def listen() -> None:
+        with Path("/run/netns", space).open() as there:
+            if _LIBC.setns(there.fileno(), _NEW_NET) != 0:
+                raise OSError(ctypes.get_errno(), f"cannot enter {space}")
+        made.append(socket.create_server((address, port)))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    return made[0]
 
 
 def _space(name: str, stack: ExitStack) -> None:

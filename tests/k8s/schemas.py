@@ -1,7 +1,6 @@
 """Manifests judged as the API server would: core kinds by Kubernetes' own schemas, the others by their definitions.
 
-The definitions (KubeRay 1.7.0, Kueue, Prometheus operator, Gateway API; all Apache-2.0) are looked for in `REHONE_CRDS`,
-else in `../shared/crds`; without them the tests that need them are skipped and say so.
+Those of KubeRay, Kueue, the Prometheus operator and the Gateway API are in `crds/`, with their rules in CEL.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+
+from . import cel
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
@@ -73,27 +75,40 @@ def validate(thing: Object) -> None:
 def _validate(thing: Object) -> None:
     group, _, version = thing["apiVersion"].rpartition("/")
     if group in _CUSTOM:
-        schema = _definition(group, version, thing["kind"])
-        jsonschema.Draft202012Validator(schema).validate(_with_defaults(schema, _without_nulls(thing)))
+        schema = definition(group, version, thing["kind"])
+        value = with_defaults(schema, _without_nulls(thing))
+        jsonschema.Draft202012Validator(schema).validate(value)
+        refuse(cel.faults(schema, value))
     else:
         kubernetes_validate.validate(thing, KUBERNETES, strict=True)
+
+
+def validate_change(thing: Object, old: Object) -> None:
+    """What `validate` raises, and the rules on what may become of an object that is there."""
+    validate(thing)
+    group, _, version = thing["apiVersion"].rpartition("/")
+    if group in _CUSTOM:
+        schema = definition(group, version, thing["kind"])
+        before, after = (with_defaults(schema, _without_nulls(one)) for one in (old, thing))
+        refuse(cel.faults(schema, after, before))
+
+
+def refuse(faults: list[str]) -> None:
+    if faults:
+        raise jsonschema.ValidationError("; ".join(faults))
 
 
 _CUSTOM = {"ray.io", "kueue.x-k8s.io", "monitoring.coreos.com", "gateway.networking.k8s.io"}
 
 
-def definitions() -> Path:
-    """The folder of custom resource definitions; skips the test that asks where there is none."""
-    folder = Path(os.environ.get("REHONE_CRDS", ROOT.parent / "shared" / "crds"))
-    if not folder.is_dir():
-        pytest.skip(f"no definitions at {folder}: set REHONE_CRDS; custom resources were not validated")
-    return folder
-
-
 @functools.cache
-def _definition(group: str, version: str, kind: str) -> Object:
-    definition = yaml.load((definitions() / f"{group}_{kind.lower()}s.yaml").read_text(), yaml.CSafeLoader)
-    found = [v for v in definition["spec"]["versions"] if v["name"] == version]
+def definition(group: str, version: str, kind: str) -> Object:
+    """The schema of a custom resource, closed to what it does not name."""
+    with tarfile.open(ROOT / "tests/k8s/crds/definitions.tar.xz") as archive:
+        file = archive.extractfile(f"{group}_{kind.lower()}s.yaml")
+        assert file is not None
+        read = yaml.load(file, yaml.CSafeLoader)
+    found = [v for v in read["spec"]["versions"] if v["name"] == version]
     assert found, f"{kind} has no version {version}"
     schema: Object = found[0]["schema"]["openAPIV3Schema"]
     schema["properties"]["metadata"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -125,15 +140,15 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
-def _with_defaults(schema: Object, value: Any) -> Any:
+def with_defaults(schema: Object, value: Any) -> Any:
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         other = schema.get("additionalProperties")
         made = {k: p["default"] for k, p in properties.items() if "default" in p} | value
         return {
-            k: _with_defaults(properties.get(k, other if isinstance(other, dict) else {}), v) for k, v in made.items()
+            k: with_defaults(properties.get(k, other if isinstance(other, dict) else {}), v) for k, v in made.items()
         }
-    return [_with_defaults(schema.get("items", {}), v) for v in value] if isinstance(value, list) else value
+    return [with_defaults(schema.get("items", {}), v) for v in value] if isinstance(value, list) else value
 
 
 def pods(thing: Object) -> list[tuple[str, Object]]:

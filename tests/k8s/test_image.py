@@ -34,4 +34,4 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
 
 
 def test_it_does_not_run_as_root() -> None:
-    assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)[-1] == "1000:1000"
+    assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)[-1] == "10001:10001"

@@ -17,7 +17,7 @@ import yaml
 
 from cluster import session
 
-from . import rules
+from . import kuberay, rules
 from .schemas import K8S, OVERLAYS, ROOT, Object, assembled, clusters, overlay, pods, validate
 
 EVERY = pytest.mark.parametrize("name", OVERLAYS)
@@ -234,6 +234,46 @@ def test_pods_have_the_environment_that_rehone_sets_elsewhere() -> None:
     assert dict(lines) == wanted | session.NODE_ENVIRONMENT, (
         "k8s/base/common/environment.env and cluster/session.py differ"
     )
+
+
+def test_nodes_with_a_gpu_use_it_whatever_the_place_says_of_others(tmp_path: Path) -> None:
+    things = assembled(tmp_path, "gpu")  # of the dev overlay, whose place says cpu
+    cluster = next(thing for thing in things if thing["kind"] == "RayCluster")
+
+    def accelerator(group: str) -> str:
+        pod = kuberay.worker(cluster, group, 0)
+        return kuberay.environment(pod, pod["spec"]["containers"][0], things)["DS_ACCELERATOR"]
+
+    assert (accelerator("cpu"), accelerator("gpu")) == ("cpu", "cuda")
+
+
+@EVERY
+def test_a_pod_that_can_write_nowhere_has_folders_to_write_to(name: str) -> None:
+    sealed = 0
+    for thing in overlay(name):
+        for where, pod in pods(thing):
+            for container in [c for c in pod["containers"] if c["image"] != "operator's"]:
+                mounts = {m["mountPath"] for m in container.get("volumeMounts", [])}
+                ours = container["image"].partition(":")[0].endswith("/rehone") and "command" not in container
+                assert not ours or {"/tmp", "/tmp/ray", "/home/rehone"} <= mounts, where
+                sealed += container["securityContext"]["readOnlyRootFilesystem"]
+    assert sealed >= 5
+
+
+@EVERY
+def test_the_autoscaler_writes_where_the_dashboard_reads(name: str) -> None:
+    pod = kuberay.head(_one(name, "RayCluster"))
+    ray, autoscaler = ({m["mountPath"]: m["name"] for m in c["volumeMounts"]} for c in pod["spec"]["containers"])
+    assert ray["/tmp/ray"] == autoscaler["/tmp/ray"]
+
+
+@EVERY
+def test_what_runs_by_the_clock_needs_nothing_of_the_api_server(name: str) -> None:
+    jobs = {t["metadata"]["name"]: t["spec"] for t in overlay(name) if t["kind"] == "CronJob"}
+    assert set(jobs) == {"rehone-watch", "rehone-tidy"}
+    for job in jobs.values():
+        assert job["jobTemplate"]["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+        assert job["concurrencyPolicy"] == "Forbid"
 
 
 def test_one_kind_a_file() -> None:

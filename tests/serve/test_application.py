@@ -12,9 +12,8 @@ from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from jobs import specfile
 from jobs.spec import Spec
-from k8s import application
-
-from .schemas import K8S
+from serve import application
+from tests.k8s.schemas import K8S
 
 CONFIGURATION = yaml.safe_load(
     yaml.safe_load((K8S / "base/serving/rayservice.yaml").read_text())["spec"]["serveConfigV2"]
