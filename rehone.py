@@ -314,13 +314,16 @@ def submit(
     kubernetes: Annotated[bool, typer.Option("--kubernetes", help="As a RayJob with a cluster of its own.")] = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="train: with what the last sweep found best.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended; fails when it did not succeed.")] = False,
+    grow: Annotated[
+        bool, typer.Option("--grow", help="Workers come as work waits for them, and go when idle.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest and send nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Run a verb on Kubernetes as a RayJob that the KubeRay operator carries out."""
     import yaml
 
-    from cluster import rayjob
+    from cluster import kube, rayjob
     from cluster.console import say
     from cluster.errors import ClusterError
     from jobs import specfile
@@ -347,14 +350,15 @@ def submit(
         claim=data_claim,
         paths={key: path for key, path in named.items() if path and path.startswith("/")},
         deadline_seconds=deadline,
+        grows=grow,
     )
     manifest = rayjob.rayjob(work)
     if dry_run:
         _answer(manifest, json, yaml.safe_dump(manifest, sort_keys=False))
         return
-    api = rayjob.connect(context)
-    created = rayjob.create(api, manifest)
-    status = rayjob.wait(api, namespace, work.name, say) if wait else None
+    api = kube.connect(context)
+    created = kube.create(api, manifest)
+    status = kube.wait(api, namespace, work.name, say) if wait else None
     result = {"name": work.name, "namespace": namespace, "created": created, "status": status}
     look = f"kubectl -n {namespace} get rayjob {work.name}"
     _answer(result, json, f"{work.name} {status or ('created' if created else 'is there already')}; {look}")

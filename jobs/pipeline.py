@@ -47,7 +47,7 @@ def prepare(spec: Spec, place: Place) -> DatasetVersion:
 def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:
     """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError, UserError."""
     workers = spec.sweep.workers
-    require(workers * spec.scaling.cpus_per_worker, workers * int(spec.scaling.use_gpu))
+    require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     with open_run(spec, dataset, place, "sweep") as run:
         swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
     tuned_spec = spec.with_values(swept.best.values)
@@ -69,7 +69,7 @@ def train_and_publish(
     Going on from the model in `start`, it is tried again while the challenger forgets too much (`attempts.py`).
     """
     workers = spec.scaling.workers
-    require(workers * spec.scaling.cpus_per_worker, workers * int(spec.scaling.use_gpu))
+    require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     kind = "train" if parent is None else "retrain"
     with ExitStack() as runs:
         if start is None:

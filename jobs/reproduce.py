@@ -116,7 +116,7 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
 
     spec = found.spec
     workers = spec.scaling.workers
-    require(workers * spec.scaling.cpus_per_worker, workers * int(spec.scaling.use_gpu))
+    require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     torch.set_num_threads(found.manifest["machine"]["threads"])
     say(f"training {version.model} version {version.version} again, on dataset {found.data.version}")
     with pipeline.open_run(spec, found.data, place, "reproduce") as run, tempfile.TemporaryDirectory() as temporary:

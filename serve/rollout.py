@@ -138,6 +138,19 @@ async def _through(engine: Engine | None, requests: list[list[str]]) -> list[Ans
     return [replace(batch, outputs=[next(outputs) for _ in texts]) for texts in requests]
 
 
+def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
+    """What Serve runs: the spec's replicas."""
+    options: dict[str, Any] = {
+        "num_replicas": spec.serving.replicas,
+        # More than the guard lets through: it says 429, where Serve would let requests wait.
+        "max_ongoing_requests": 2 * spec.serving.max_ongoing,
+        "logging_config": {"enable_access_log": False},
+        "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
+    }
+    deployment: Any = Server
+    return deployment.options(**options).bind(spec, settings, load)
+
+
 def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | None = None) -> str:
     """Deploy on the connected Ray and give the base URL once it answers. Raises ClusterError.
 
@@ -147,17 +160,8 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
     wanted = spec.serving.port if port is None else port
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": "127.0.0.1", "port": wanted or free_port()})
-    options: dict[str, Any] = {
-        "num_replicas": spec.serving.replicas,
-        # More than the guard lets through: it says 429, where Serve would let requests wait.
-        "max_ongoing_requests": 2 * spec.serving.max_ongoing,
-        "logging_config": {"enable_access_log": False},
-        "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
-    }
-    deployment: Any = Server
-    bound = deployment.options(**options).bind(spec, settings, load)
     try:
-        serve.run(bound, name=APPLICATION, route_prefix="/")
+        serve.run(bound(spec, settings, load), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise ClusterError(_reason(), where=spec.name, mend="see Serve's logs in the dashboard") from error
     url = f"http://127.0.0.1:{_get_global_client().http_config.port}"
