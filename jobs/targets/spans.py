@@ -96,5 +96,5 @@ def _spans(given: object) -> list[Span]:
     return made
 
 
-# Spans of the same place and label, as CoNLL-2003 scores them (and seqeval).
+# Spans of the same place and label, as CoNLL-2003 scores them.
 METRICS = {"f1": f1(found), EXACT_MATCH: exact_match}

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics import CHRF
-from seqeval.metrics import f1_score as entity_f1
 from sklearn import metrics as theirs
 
 from jobs.targets import Metric, Targets, label, labels, spans, text
-from jobs.targets.spans import Span
 
 NAMES = ["a", "b", "c"]
 sets = st.lists(st.sampled_from(NAMES), unique=True)
@@ -40,25 +38,24 @@ def test_several_labels_are_scored_as_scikit_learn_does(pairs) -> None:
     assert value(labels.METRICS["exact_match"], true, said) == pytest.approx((marks[0] == marks[1]).all(1).mean())
 
 
-def tagged(row: Sequence[str]) -> str:
-    """Spans of words that are a character each."""
-    made: list[Span] = []
-    for at, tag in enumerate(row):
-        if tag.startswith("I-") and made and made[-1].end == at and made[-1].label == tag[2:]:
-            made[-1] = Span(made[-1].start, at + 1, tag[2:])
-        elif tag != "O":
-            made.append(Span(at, at + 1, tag[2:]))
-    return spans.joined(made)
+PERSON, PLACE = {"start": 0, "end": 4, "label": "PER"}, {"start": 10, "end": 15, "label": "LOC"}
 
 
-@given(st.lists(st.lists(st.tuples(*[st.sampled_from(["O", "B-x", "I-x", "B-y", "I-y"])] * 2), min_size=1), min_size=1))
-@pytest.mark.filterwarnings("ignore:F-score is ill-defined")
-def test_spans_are_scored_as_seqeval_does(rows) -> None:
-    true, said = ([[pair[side] for pair in row] for row in rows] for side in (0, 1))
-    if not any(tag != "O" for row in (*true, *said) for tag in row):
-        return
-    expected = entity_f1(true, said, zero_division=0)
-    assert value(spans.METRICS["f1"], [*map(tagged, true)], [*map(tagged, said)]) == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("true", "said", "expected"),
+    [
+        ([[PERSON, PLACE]], [[PERSON, PLACE]], 1.0),
+        ([[PERSON, PLACE]], [[PERSON]], 2 / 3),
+        ([[PERSON]], [[{**PERSON, "label": "LOC"}]], 0.0),
+        ([[PERSON]], [[{**PERSON, "end": 3}]], 0.0),  # a part of a span is no span
+        ([[PERSON], [PLACE]], [[PERSON, PLACE], []], 0.5),  # nor is one of another row
+        ([[PERSON], []], [[PERSON], [PLACE]], 2 / 3),
+        ([[]], [[]], 0.0),
+    ],
+)
+def test_spans_are_scored_as_conll_does(true, said, expected) -> None:
+    targets = [[spans.read(row) for row in side] for side in (true, said)]
+    assert value(spans.METRICS["f1"], *targets) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(writing, writing), min_size=1, max_size=8))
