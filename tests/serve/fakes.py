@@ -62,7 +62,9 @@ def write_version(folder: Path, share: float, golden: float | None = None) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "share.txt").write_text(str(share))
     trained = share if golden is None else golden
-    (folder / "golden.json").write_text(json.dumps({"inputs": ["a", "b"], "labels": ["positive"] * 2, "scores": [[1 - trained, trained]] * 2}))
+    (folder / "golden.json").write_text(
+        json.dumps({"inputs": ["a", "b"], "labels": ["positive"] * 2, "scores": [[1 - trained, trained]] * 2})
+    )
     return folder
 
 

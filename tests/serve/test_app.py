@@ -148,7 +148,12 @@ async def test_feedback_comes_back_by_prediction_id(server: Server) -> None:
         ("/v1/models/other/explain", {"inputs": "a"}, 404, "no model 'other' is served here"),
         ("/v1/feedback", {"prediction_id": "nonsense", "label": "positive"}, 422, "'nonsense' is no prediction id"),
         ("/v1/feedback", {"prediction_id": f"x.1.{'0' * 22}", "label": "positive"}, 404, "no model 'x' is served here"),
-        ("/v1/feedback", {"prediction_id": f"m.1.{'0' * 22}", "label": "happy"}, 422, "m: 'happy' is no label; labels are"),
+        (
+            "/v1/feedback",
+            {"prediction_id": f"m.1.{'0' * 22}", "label": "happy"},
+            422,
+            "m: 'happy' is no label; labels are",
+        ),
     ],
 )
 async def test_a_bad_request_gets_one_clear_line(server: Server, path, body, status, said) -> None:
