@@ -140,6 +140,11 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
         # HAProxy's own pages have fixed ports: a second local cluster on a machine could not serve.
         for name in ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"):
             os.environ.setdefault(name, str(free_port()))
+        # Replicas of all clusters take ports from 30000 on: the port of one that dies would go to another's, and with it
+        # the requests that HAProxy still sends there.
+        first = 20_000 + os.getpid() % 100 * 100
+        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
+        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + 99))
         options |= {
             "address": "local",
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
