@@ -246,6 +246,9 @@ def train(
     *,
     detach: Detach = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the values that the last sweep found best.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew even where the same training was cut off and could go on.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Prepare, fine-tune, evaluate, register a challenger and let the gate judge it."""
@@ -256,12 +259,12 @@ def train(
     loaded, place = _checked(spec, set_), _place()
     if tuned:
         loaded = loaded.with_values(pipeline.tuned(loaded, place))
-    more = ["--tuned"] if tuned else []
+    more = [*(["--tuned"] if tuned else []), *(["--fresh"] if fresh else [])]
     if _sent("train", address, loaded, resources, *more, detach=detach, json=json, spec=spec, overrides=set_):
         return
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
-        published = pipeline.train_and_publish(loaded, dataset, place)
+        published = pipeline.train_and_publish(loaded, dataset, place, fresh=fresh)
     verdict = promotion.settle(loaded, place, published.version)
     result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
@@ -341,7 +344,7 @@ def submit(
         spec=specfile.dump(loaded),
         model=loaded.name,
         image=image,
-        workers=loaded.scaling.workers if verb is Verb.TRAIN else loaded.sweep.concurrent * loaded.sweep.workers,
+        workers=loaded.scaling.most_workers if verb is Verb.TRAIN else loaded.sweep.concurrent * loaded.sweep.workers,
         cpus=loaded.scaling.cpus_per_worker,
         gpu=loaded.scaling.use_gpu,
         memory=memory,
@@ -473,7 +476,10 @@ def promote(
     *,
     json: Json = False,
 ) -> None:
-    """Make a version champion, whatever the gate says. Replicas swap to it within seconds."""
+    """Make a version champion, whatever the gate says, once a replica answers as its trainer did. Exit code 3 if not.
+
+    Replicas swap to it within seconds.
+    """
     from monitoring import promotion
 
     made = promotion.promote(name, version, _place())
@@ -857,7 +863,7 @@ def cluster_doctor(
 
     found = Cluster(address)
     scaling = _spec(spec, None).scaling if spec else None
-    findings = found.doctor(gpus=scaling.workers if scaling and scaling.use_gpu else 0)
+    findings = found.doctor(gpus=scaling.fewest_workers if scaling and scaling.use_gpu else 0)
     _answer(findings, json, show.findings(findings, found.address))
     if findings:
         raise RehoneError(f"{len(findings)} finding(s)", where=found.address)
@@ -885,6 +891,56 @@ def trace(
     elif data is not None:
         found = trace_.uses(data, _place())
         _answer(found, json, show.uses(found))
+
+
+@app.command(epilog="Example: `rehone predictions examples/sentiment.yaml --since 24h --wrong --min-confidence 0.9`")
+def predictions(
+    spec: SpecPath,
+    set_: Set = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="2026-03-01, 2026-03-01T12:30, 24h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Answers before it.")] = None,
+    version: Annotated[int | None, typer.Option(help="Of this version.")] = None,
+    label: Annotated[str | None, typer.Option(help="With this predicted label.")] = None,
+    min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="As sure as this at least.")] = None,
+    max_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="As sure as this at most.")] = None,
+    contains: Annotated[str | None, typer.Option(metavar="TEXT", help="With this in the input, to the letter.")] = None,
+    id_: Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="Prediction ids.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The last so many; 50, and in a file all.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="NAME,...", help="Which columns, in which order.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them here, as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them here, as Parquet.")] = None,
+    *,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Without a true label.")] = False,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Whose true label is another.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask the prediction log: which answers were given, with the true labels that came in."""
+    from datetime import UTC, datetime
+
+    from serve import log_query
+
+    now, model = datetime.now(UTC), _spec(spec, set_).name
+    query = log_query.Query(
+        since=None if since is None else log_query.moment(since, now),
+        until=None if until is None else log_query.moment(until, now),
+        version=version,
+        label=label,
+        min_confidence=min_confidence,
+        max_confidence=max_confidence,
+        unlabelled=unlabelled,
+        wrong=wrong,
+        contains=contains,
+        ids=tuple(id_ or ()),
+    )
+    file = log_query.target(csv, parquet)
+    usual = log_query.COLUMNS if json or file else log_query.SHOWN
+    names = tuple(columns.split(",")) if columns else tuple(name for name in usual if name != "embedding")
+    if file is not None:
+        count = log_query.export(_storage(), model, query, names, file, limit)
+        _answer({"file": str(file), "rows": count}, json, f"{count:,} answers are in {file}")
+        return
+    found = log_query.rows(_storage(), model, query, names, limit or 50)
+    _answer(found.to_pylist() if json else None, json, log_query.told(found))
 
 
 @app.command(

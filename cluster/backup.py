@@ -24,6 +24,7 @@ from .settings import Settings
 _ABOUT = "rehone-backup.json"
 _DATABASE, _LOGS = "mlflow/mlflow.db", "_delta_log"
 _TRANSIENT = (".part", "-wal", "-shm", "-journal")
+_COMPILED = "spool/engines"  # a replica makes them again
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _ordered(root: Path) -> Iterator[Path]:
     yield from (path for path in sorted(root.rglob(f"{_LOGS}/**/*")) if path.is_file())
     for path in sorted(root.rglob("*")):
         known = _LOGS in path.parts or path == root / _DATABASE or path.name.endswith(_TRANSIENT)
+        known = known or path.is_relative_to(root / _COMPILED)
         if not known and path.is_file():
             yield path
 

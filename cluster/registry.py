@@ -6,11 +6,13 @@ a part of the traffic.
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from .errors import NotFoundError
 from .settings import Settings
@@ -135,6 +137,20 @@ class Registry:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in tracking.client
             return Path(download_artifacts(version.source, tracking_uri=tracking_uri(self.settings)))
+
+    def read(self, version: ModelVersion, name: str) -> bytes:
+        """One file of a version, without fetching the rest. Raises NotFoundError."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        lies_here = urlsplit(version.source).scheme in {"", "file"}  # and needs no copy
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore")  # as in tracking.client
+            where = {"dst_path": None if lies_here else folder, "tracking_uri": tracking_uri(self.settings)}
+            try:
+                return Path(download_artifacts(f"{version.source}/{name}", **where)).read_bytes()
+            except (MlflowException, OSError) as error:
+                raise NotFoundError(f"{version.model} version {version.version} has no {name}") from error
 
     def _aliases(self, model: str) -> dict[str, int] | None:
         """None when there is no such model."""

@@ -21,6 +21,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 _ENVIRONMENT = {
     # The default of 2 s lets every report of a training worker block for up to 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Workers whose node has just died wait so long for it, then for what is there; 60 s by default.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    # A cloud gives two minutes' notice at best, some give 30 s; 5 s by default.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     # Fewer lines that a user did not ask for.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -31,6 +35,12 @@ _ENVIRONMENT = {
     # HAProxy in front of replicas: with Serve's own proxy a small model answers 1.6 times slower (docs/decisions/0004).
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # A request whose replica dies goes to another one (docs/decisions/0013). HAProxy can send again only what it holds
+    # whole: the second line, for which Ray has no variable. Ten times, since connections to the dead one come first.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    # A proxy that died is started anew after three of these: by default 30 s in which nobody listens.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # The default of 5 s kills a proxy that a busy machine has not started by then, and Serve's start with it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # How long a replica that is to end still answers; its default of 30 s is for cloud load balancers.
@@ -130,6 +140,11 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
         # HAProxy's own pages have fixed ports: a second local cluster on a machine could not serve.
         for name in ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"):
             os.environ.setdefault(name, str(free_port()))
+        # Replicas of all clusters take ports from 30000 on: the port of one that dies would go to another's, and with
+        # it the requests that HAProxy still sends there.
+        first = 20_000 + os.getpid() % 100 * 100
+        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
+        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + 99))
         options |= {
             "address": "local",
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),

@@ -21,6 +21,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from .errors import ClusterError
 from .storage import Storage
 
 _ATTEMPTS = 10  # to commit, when other writers come first
@@ -47,6 +48,7 @@ class Table:
     def __init__(self, storage: Storage, name: str, schema: pa.Schema, partition_by: list[str] | None = None) -> None:
         self.url = storage.url("tables", name)
         self.schema, self.partition_by = schema, partition_by or []
+        self._was_there = False
 
     def _open(self) -> DeltaTable | None:
         try:
@@ -78,9 +80,13 @@ class Table:
 
     def _commit(self, batches: Sequence[tuple[pa.Table, tuple[str, int] | None]]) -> int:
         # The table as it is now and not its URL: what lands after this line makes the commit fail.
-        table = self._open() or DeltaTable.create(
-            self.url, self.schema, mode="ignore", partition_by=self.partition_by or None
-        )
+        table = self._open()
+        if table is None and self._was_there:
+            # As of a volume that is no longer mounted: what is written there now nobody finds later.
+            raise ClusterError("the table was there and is gone", where=self.url, mend="bring the storage root back")
+        if table is None:
+            table = DeltaTable.create(self.url, self.schema, mode="ignore", partition_by=self.partition_by or None)
+        self._was_there = True
         new = [(data, key) for data, key in batches if key is None or not _landed(table, key)]
         if not new:
             return 0
@@ -141,13 +147,19 @@ def select(sql: str, tables: Mapping[str, Table]) -> pa.Table | None:
 
     Only what the query must hold is in memory: `ORDER BY ... LIMIT n` holds n rows, a join the smaller side.
     """
+    found = stream(sql, tables)
+    return None if found is None else found.read_all()
+
+
+def stream(sql: str, tables: Mapping[str, Table]) -> pa.RecordBatchReader | None:
+    """As `select`, a batch at a time: an answer may be larger than memory."""
     builder = QueryBuilder()
     for name, table in tables.items():
         opened = table._open()  # noqa: SLF001 - the same file
         if opened is None:
             return None
         builder.register(name, opened)
-    found = pa.table(builder.execute(sql).read_all())
+    found = pa.RecordBatchReader.from_stream(builder.execute(sql))
     # DataFusion's string views are not everywhere taken for strings.
     plain = [field.with_type(pa.string()) if field.type == pa.string_view() else field for field in found.schema]
     return found.cast(pa.schema(plain))
@@ -173,6 +185,6 @@ def _literal(value: object) -> str:
         return f"({', '.join(map(_literal, value))})"
     if isinstance(value, datetime):
         return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-    if isinstance(value, int):
+    if isinstance(value, int | float):  # in quotes DataFusion would compare a number as text
         return str(value)
     return "'" + str(value).replace("'", "''") + "'"

@@ -115,7 +115,8 @@ def run(settings: Settings, overrides: Sequence[str] = ()) -> dict[str, Any]:
         with story.stage("serve", "the champion over HTTP"):
             url = rollout.start(spec, settings)
             say(f"   {url}/docs")
-        with Client(url, spec.name) as client, _watching(spec, place, str(jobs), story, traffic := Traffic(client)):
+        asking = Client(url, spec.name, patience=0)  # what fails is to be counted
+        with asking as client, _watching(spec, place, str(jobs), story, traffic := Traffic(client)):
             _calm(rows["tweets"][: sizes.calm], story, traffic, spec)
             _shift(rows["movies"], sizes, story, traffic, place, spec)
             _after(rows["movies"][-sizes.after :], rows["tweets"][sizes.calm :][: sizes.after], story, traffic)
@@ -147,7 +148,7 @@ def _train(spec: Spec, place: Place, story: Story) -> None:
     with story.stage("sweep", f"{spec.sweep.trials} trials under ASHA"):
         best, swept = pipeline.tune_spec(spec, data, place)
         say(show.sweep(swept))
-    with story.stage("train", f"{spec.scaling.workers} workers, DeepSpeed, LoRA"):
+    with story.stage("train", f"{spec.scaling.said_workers} workers, DeepSpeed, LoRA"):
         published = pipeline.train_and_publish(best, data, place)
     with story.stage("gate", "is it good enough to serve?"):
         say(show_.published(published, promotion.settle(spec, place, published.version)))

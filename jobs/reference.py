@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined, to_json
 
@@ -25,13 +26,20 @@ def markdown() -> str:
 def _rows(model: type[Part], prefix: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Part):
-            rows += _rows(kind, f"{prefix}{name}.")
+        part = _part(field.annotation)
+        if part is not None:
+            rows += _rows(part, f"{prefix}{name}.")
         else:
             default = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]
             rows.append(f"| `{prefix}{name}` | {_shown(default)} | {field.description or ''} |")
     return rows
+
+
+def _part(kind: Any) -> type[Part] | None:
+    """What a field holds where that is a part of the spec, one that may be left out too."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    known = (one for one in kinds if isinstance(one, type) and issubclass(one, Part))
+    return next(known, None)
 
 
 def _shown(default: Any) -> str:

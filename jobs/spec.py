@@ -12,6 +12,7 @@ import math
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -229,9 +230,36 @@ class TrainingSpec(Part):
 
 
 class ScalingSpec(Part):
-    workers: PositiveInt = Field(2, description="Ray Train workers.")
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        2,
+        description="Ray Train workers; [fewest, most] for as many as the cluster has room for, from one checkpoint to "
+        "the next.",
+    )
     cpus_per_worker: PositiveInt = Field(1, description="Logical CPUs and torch threads of a worker or trial.")
     use_gpu: bool = Field(False, description="One GPU a worker or trial.")
+    resize_seconds: PositiveFloat = Field(
+        60.0, description="How often training with [fewest, most] workers looks whether it could have others."
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _fewest_come_first(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(workers, tuple) and workers[0] > workers[1]:
+            raise ValueError(f"[fewest, most] is turned round: [{workers[1]}, {workers[0]}]")
+        return workers
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def said_workers(self) -> str:
+        """As one reads it: `2`, or `1 to 8`."""
+        return " to ".join(map(str, self.workers)) if isinstance(self.workers, tuple) else str(self.workers)
 
 
 class Range(Part):
@@ -368,16 +396,62 @@ class CanarySpec(Part):
         return self
 
 
+class JwtSpec(Part):
+    issuer: str = Field(min_length=1, description="The `iss` that a token must have, to the letter.")
+    audience: str = Field(min_length=1, description="The `aud` that it must have, alone or among others.")
+    jwks_url: str = Field(description="Where the issuer's public keys are; https, or http on this machine.")
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...
+    ] = Field(
+        ("RS256", "ES256", "EdDSA"), min_length=1, description="Signatures that are taken; none of a shared secret."
+    )
+    models_claim: str | None = Field(
+        None,
+        description="Claim with the models that a token may ask, a list or names parted by spaces, `*` for all; "
+        "without one every token of this issuer and audience may ask.",
+    )
+    models_prefix: str = Field("", description="What a model's name has before it there, as `model:` in a `scope`.")
+    leeway_seconds: float = Field(10.0, ge=0, le=300, description="By how much the issuer's clock may be off.")
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _keys_come_unchanged(cls, url: str) -> str:
+        parts = urlsplit(url)
+        here = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        if not parts.hostname or (parts.scheme != "https" and not here):
+            raise ValueError("is no https URL: whoever can change the keys on their way can sign tokens")
+        return url
+
+
+class AutoscaleSpec(Part):
+    max: int = Field(0, ge=0, description="Replicas at most; 0 keeps `serving.replicas`, whatever is asked.")
+    min: int = Field(
+        1,
+        ge=0,
+        description="Replicas at least. 0 ends the last one when nobody asks; the next request waits until one is up.",
+    )
+    target_ongoing: PositiveFloat = Field(16.0, description="Requests at once that a replica should have on average.")
+    idle_seconds: PositiveFloat = Field(600.0, description="How long there must be fewer before a replica ends.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> AutoscaleSpec:
+        if self.max and self.min > self.max:
+            raise ValueError(f"min is {self.min}, above max, which is {self.max}")
+        return self
+
+
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
+    autoscale: AutoscaleSpec = AutoscaleSpec()  # type: ignore[call-arg]
     engine: Literal["torch", "onnx", "onnx-int8", "auto"] = Field(
         "torch",
         description="What answers, on CPUs: PyTorch; ONNX Runtime, in fp32 or with eight bits where accuracy on the "
         "test rows holds; auto takes the fastest that agrees. Versions are compiled when they are loaded.",
     )
-    max_batch_size: PositiveInt = Field(32, description="Requests that go through the model together.")
-    batch_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others.")
+    max_batch_size: PositiveInt = Field(
+        32, description="Inputs that go through the model together: what waits when it is free, like lengths first."
+    )
     max_inputs: PositiveInt = Field(256, description="Inputs that one request may carry.")
     max_characters: PositiveInt = Field(
         10_000_000, description="Length of one input: a text, or an image as base64, which takes 4/3 of its file."
@@ -388,9 +462,12 @@ class ServingSpec(Part):
     )
     flush_seconds: PositiveFloat = Field(2.0, description="How often spools move to the prediction log.")
     poll_seconds: PositiveFloat = Field(1.0, description="How often a replica asks for the champion.")
-    auth: Literal["none", "keys"] = Field(
-        "none", description="keys: every request but /healthz needs an API key (`rehone keys create`)."
+    auth: Literal["none", "keys", "jwt", "keys-or-jwt"] = Field(
+        "none",
+        description="keys: every request but /healthz needs an API key (`rehone keys create`); jwt: a token of "
+        "serving.jwt's issuer; keys-or-jwt: one of the two.",
     )
+    jwt: JwtSpec | None = Field(None, description="Whose tokens are taken.")
     max_ongoing: PositiveInt = Field(
         128, description="Requests that a replica answers at once; more get 429 and Retry-After."
     )
@@ -401,6 +478,23 @@ class ServingSpec(Part):
     timeout_seconds: PositiveFloat = Field(60.0, description="How long a request may take; then it gets 504.")
     access_log: bool = Field(True, description="Write a line of JSON for each request, with its prediction ids.")
     canary: CanarySpec = CanarySpec()  # type: ignore[call-arg]
+
+    @property
+    def most_replicas(self) -> int:
+        return self.autoscale.max or self.replicas
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _no_vllm(cls, engine: Any) -> Any:
+        if engine == "vllm":
+            raise ValueError("vLLM is not supported here; texts are written by torch")
+        return engine
+
+    @model_validator(mode="after")
+    def _issuer_is_named_and_asked(self) -> ServingSpec:
+        if self.auth.endswith("jwt") != (self.jwt is not None):
+            raise ValueError(f"auth: {self.auth} goes {'with' if self.jwt is None else 'without'} a part jwt")
+        return self
 
 
 _LEAST_LEVEL = 1e-4
@@ -515,12 +609,14 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _batch_can_be_made(self) -> Spec:
-        step = self.scaling.workers * self.training.micro_batch_size
-        if self.training.global_batch_size % step:
+        batch, workers, micro = self.training.global_batch_size, self.scaling.workers, self.training.micro_batch_size
+        if isinstance(workers, tuple):  # some of so many workers fit no batch: their shares then differ by a row
+            if batch < workers[1]:
+                raise ValueError(f"training.global_batch_size {batch} has no row for each of {workers[1]} workers")
+        elif batch % (workers * micro):
             raise ValueError(
-                f"training.global_batch_size {self.training.global_batch_size} is no multiple of "
-                f"scaling.workers x training.micro_batch_size = {self.scaling.workers} x "
-                f"{self.training.micro_batch_size} = {step}"
+                f"training.global_batch_size {batch} is no multiple of "
+                f"scaling.workers x training.micro_batch_size = {workers} x {micro} = {workers * micro}"
             )
         return self
 
@@ -573,9 +669,10 @@ class Spec(Part):
         except ValidationError as error:
             raise ValueError(f"sweep.search: {key} cannot be {value!r}: {error.errors()[0]['msg']}") from None
 
-    @property
-    def gradient_accumulation_steps(self) -> int:
-        return self.training.global_batch_size // (self.scaling.workers * self.training.micro_batch_size)
+    def accumulation(self, workers: int) -> int:
+        """Micro-batches that each of so many workers takes to one optimizer step."""
+        share = -(-self.training.global_batch_size // workers)
+        return -(-share // self.training.micro_batch_size)
 
     @property
     def bounds(self) -> Bounds:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.console import say
-from cluster.errors import ClusterError, NotFoundError
+from cluster.errors import ClusterError, NotFoundError, UserError
 from cluster.lease import Lease
 from cluster.session import worker_environment
 from cluster.submit import Jobs
@@ -28,7 +28,7 @@ from . import watch as watch_
 from .journal import Entry, Journal
 from .policy import Decision
 from .watch import Watch
-from .windows import accuracy_of
+from .windows import accuracies
 
 _LAST = 5
 _TERM_SECONDS = 60.0
@@ -59,6 +59,10 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         if verdict is not None:
             say(f"settled what job {submission_id} left: {'promoted' if verdict.promote else 'refused'}")
 
+    def settle(version: int) -> None:
+        say(f"version {version} need not wait any more")
+        promotion.settle(spec, place, place.registry.get(spec.name, version))
+
     def roll_back(version: int, key: str) -> None:
         say(f"rolling back to version {version}")
         promotion.roll_back(spec.name, place, version, key)
@@ -72,6 +76,7 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         submit=submit,
         job_status=status,
         finish=finish,
+        settle=settle,
         roll_back=roll_back,
         send=send,
         lease=_lease(spec, place),
@@ -94,7 +99,7 @@ def watch(
     if ended is not None:
         watch_.run(bound_, decided, ended)
         return
-    with _signalled() as told:
+    with signalled() as told:
         watch_.run(bound_, decided, told)
 
 
@@ -123,7 +128,7 @@ def serve(
     endpoint.record(place.storage, where)
     ready(where)
     try:
-        with _signalled() as ended:
+        with signalled() as ended:
             if watching is not None and decided is not None:
                 watch_.run(watching, decided, ended)
             ended.wait()
@@ -134,7 +139,7 @@ def serve(
 
 
 @contextmanager
-def _signalled() -> Iterator[threading.Event]:
+def signalled() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, also where a shell has started this in the background, deaf to Ctrl-C."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -156,11 +161,12 @@ def status(spec: Spec, place: Place, last: int = _LAST) -> dict[str, Any]:
     entries = Journal(place.storage).entries(spec.name)
     windows = [dict(e.body) for e in entries if e.kind == journal.WINDOW and e.state == journal.DONE]
     decisions = [e.body for e in entries if e.kind == journal.DECISION]
-    held = hold.paused(entries)
+    held, waits = hold.paused(entries), hold.awaiting(entries)
     try:
         where: Endpoint | None = endpoint.find(place.storage, spec.name)
     except NotFoundError:
         where = None
+    jobs, unreachable = _jobs(where.jobs if where else place.settings.address, spec.name)
     return {
         "model": spec.name,
         "serving": where.url if where else None,
@@ -168,17 +174,23 @@ def status(spec: Spec, place: Place, last: int = _LAST) -> dict[str, Any]:
         "versions": place.registry.versions(spec.name),
         "trial": _trial(entries),
         "paused": hold.said(held) if held is not None else None,
-        "windows": [_by_now(place, spec.name, window) for window in windows[-last:]],
+        "awaits": dict(waits.body) if waits is not None else None,
+        "windows": _by_now(place, spec.name, windows[-last:]),
         "decisions": decisions[-last:],
-        "jobs": _jobs(where.jobs if where else place.settings.address, spec.name),
+        "jobs": jobs,
+        "unreachable": unreachable,
     }
 
 
-def _by_now(place: Place, model: str, window: dict[str, Any]) -> dict[str, Any]:
-    """A window as it was judged, with the accuracy of its own rows by the labels that have come in since."""
-    start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
-    accuracy, labelled = accuracy_of(place.storage, model, window["version"], start, end)
-    return {**window, "now": {"accuracy": accuracy, "labelled": labelled}}
+def _by_now(place: Place, model: str, windows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Windows as they were judged, with the accuracy of their own rows by the labels that have come in since."""
+    times = [[datetime.fromisoformat(window[name]) for name in ("start", "end")] for window in windows]
+    spans = [(int(window["version"]), start, end) for window, (start, end) in zip(windows, times, strict=True)]
+    found = accuracies(place.storage, model, spans)
+    return [
+        {**window, "now": {"accuracy": accuracy, "labelled": labelled}}
+        for window, (accuracy, labelled) in zip(windows, found, strict=True)
+    ]
 
 
 def _trial(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -190,19 +202,16 @@ def _trial(entries: Sequence[Entry]) -> dict[str, Any] | None:
     return {**found.body, "began": found.at, "reasons": said[-1] if said else []}
 
 
-def _jobs(address: str | None, model: str) -> list[dict[str, Any]]:
+def _jobs(address: str | None, model: str) -> tuple[list[dict[str, Any]], str | None]:
+    """A model's jobs, and why there are none to be had."""
     if address is None:
-        return []
+        return [], None
     try:
         found = Jobs(address).list()
-    except ClusterError as error:
-        say(str(error))
-        return []
-    return [
-        {"submission_id": job.submission_id, "status": job.status}
-        for job in found
-        if job.metadata.get("model") == model
-    ]
+    except (ClusterError, UserError) as error:
+        return [], str(error)
+    of_model = [job for job in found if job.metadata.get("model") == model]
+    return [{"submission_id": job.submission_id, "status": job.status} for job in of_model], None
 
 
 def stored(spec: Spec, place: Place) -> str:

@@ -9,6 +9,7 @@ from cluster.registry import ModelVersion
 from jobs.card.facts import Told
 from jobs.pipeline import Place
 from jobs.publish import manifest
+from serve import certificate
 
 from .journal import BEGUN, DECISION, DONE, PROMOTION, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
 
@@ -22,8 +23,14 @@ def told(version: ModelVersion, place: Place) -> Told:
         version=version,
         line=line(version, place.registry.versions(version.model)),
         verdict=verdicts[-1] if verdicts else None,
-        causes=tuple(_said(entry) for entry in causes(entries, version.version, job)),
+        causes=(*_parity(version), *(_said(entry) for entry in causes(entries, version.version, job))),
     )
+
+
+def _parity(version: ModelVersion) -> Iterator[str]:
+    said = certificate.said(version.tags)
+    if said:
+        yield said
 
 
 def line(version: ModelVersion, versions: Iterable[ModelVersion]) -> tuple[int, ...]:

@@ -18,7 +18,8 @@ from cluster.tables import Table
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 WINDOW, DECISION, RETRAIN, EVALUATED, VERDICT = "window", "decision", "retrain", "evaluated", "verdict"
-PROMOTION, ROLLBACK, TRIAL, LOOK, PAUSE = "promotion", "rollback", "trial", "look", "pause"
+PROMOTION, ROLLBACK, TRIAL, LOOK = "promotion", "rollback", "trial", "look"
+PAUSE, AWAITS = "pause", "awaits"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("at", pa.timestamp("us", tz="UTC"))]

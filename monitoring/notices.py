@@ -7,14 +7,27 @@ is away: it is sent again at the next look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cluster.console import say
 from cluster.errors import UserError
 
-from .journal import DECISION, DONE, FAILED, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
+from .journal import (
+    AWAITS,
+    BEGUN,
+    DECISION,
+    DONE,
+    FAILED,
+    PROMOTION,
+    RETRAIN,
+    ROLLBACK,
+    TRIAL,
+    VERDICT,
+    Entry,
+    Journal,
+)
 from .judges.canary import PROMOTE
 from .policy import RETRAIN as START
 
@@ -75,8 +88,8 @@ def tell(journal: Journal, model: str, send: Send, now: datetime) -> int:
 
 
 def messages(entries: Sequence[Entry]) -> Iterator[Message]:
-    """Of a model's journal, oldest first: alarms that begin, retrainings, how they end, verdicts and moves back."""
-    alarm, trials = False, {entry.key for entry in entries if entry.kind == TRIAL}
+    """Of a model's journal, oldest first: alarms that begin, retrainings, how they end, what becomes of versions."""
+    alarm, verdicts = False, {entry.key: "; ".join(entry.body["reasons"]) for entry in entries if entry.kind == VERDICT}
     for entry in entries:
         body = entry.body
         if entry.kind == DECISION:
@@ -88,17 +101,30 @@ def messages(entries: Sequence[Entry]) -> Iterator[Message]:
         elif entry.kind == RETRAIN and entry.state == FAILED:
             status = f"job {body['submission_id']} ended as {body['status']}"
             yield _message(entry, "failure", "the retraining failed", f"{status}; `rehone jobs logs` has its output")
-        elif entry.kind == VERDICT:
-            promoted, said = body["promote"], "; ".join(body["reasons"])
-            passed = "passed the gate and goes on trial" if entry.key in trials else "promoted"
-            title = f"version {entry.key} {passed if promoted else 'refused'}"
-            yield _message(entry, "success" if promoted else "info", title, said)
-        elif entry.kind == TRIAL and entry.state == DONE:
-            promoted = body["action"] == PROMOTE
-            title = f"version {entry.key} {'promoted' if promoted else 'dropped'} after its trial"
-            yield _message(entry, "success" if promoted else "warning", title, "; ".join(body["reasons"]))
-        elif entry.kind == ROLLBACK and entry.state == DONE:
-            yield _message(entry, "warning", f"rolled back to version {body['version']}", "it answers from here on")
+        else:
+            yield from _of_version(entry, verdicts)
+
+
+def _of_version(entry: Entry, verdicts: Mapping[str, str]) -> Iterator[Message]:
+    """What became of it. One that passed is told of when it is known what follows: it serves, is tried, or waits."""
+    body = entry.body
+    if entry.kind == VERDICT and not body["promote"]:
+        yield _message(entry, "info", f"version {entry.key} refused", "; ".join(body["reasons"]))
+    elif entry.kind == AWAITS:
+        said = f"{body['why']}; `rehone promote {entry.model} {entry.key}` lets it serve"
+        yield _message(entry, "warning", f"version {entry.key} passed the gate and waits", said)
+    elif entry.kind == TRIAL and entry.state == BEGUN:
+        title = f"version {entry.key} passed the gate and goes on trial"
+        yield _message(entry, "success", title, verdicts.get(entry.key, ""))
+    elif entry.kind == TRIAL and entry.state == DONE:
+        promoted = body["action"] == PROMOTE
+        title = f"version {entry.key} {'promoted' if promoted else 'dropped'} after its trial"
+        yield _message(entry, "success" if promoted else "warning", title, "; ".join(body["reasons"]))
+    elif entry.kind == PROMOTION and entry.state == DONE and not entry.key.endswith("-trial"):
+        why = f"by {body['by']}" if "by" in body else verdicts.get(str(body["version"]), "")
+        yield _message(entry, "success", f"version {body['version']} promoted", why)
+    elif entry.kind == ROLLBACK and entry.state == DONE:
+        yield _message(entry, "warning", f"rolled back to version {body['version']}", "it answers from here on")
 
 
 def _message(entry: Entry, kind: str, title: str, body: str) -> Message:

@@ -8,7 +8,7 @@ import time
 import pandas as pd
 
 from cluster.console import say
-from cluster.errors import ClusterError
+from cluster.errors import GateRefusedError
 from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
 from cluster.tracking import Tracker
 from jobs import tasks
@@ -17,10 +17,10 @@ from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.publish import manifest
 from jobs.spec import Spec
-from serve import compiled, engine
+from serve import examine
 
 from . import hold, trial
-from .journal import BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, ROLLBACK, VERDICT, Journal
+from .journal import AWAITS, BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, ROLLBACK, VERDICT, Journal
 from .judges import gate
 from .judges.gate import Verdict
 from .trial import Court
@@ -33,7 +33,8 @@ def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
 
     With a share for canaries in the spec, one that passes goes on trial beside the champion before it takes its place.
 
-    One that passes stays a challenger where a person has to approve it, or while the model is paused.
+    One that passes stays a challenger where a person has to approve it, or while the model is paused; once it is not,
+    the watch calls this again.
 
     Killed anywhere and called again it goes on: a verdict that is in the journal stands.
     """
@@ -51,6 +52,7 @@ def settle(spec: Spec, place: Place, challenger: ModelVersion) -> Verdict:
     if not verdict.promote:
         place.registry.dismiss(spec.name)
     elif held:
+        journal.write(spec.name, AWAITS, DONE, key, {"version": challenger.version, "why": held})
         say(f"version {challenger.version} passed and waits: {held}; `rehone promote {spec.name} {key}` lets it serve")
     elif spec.serving.canary.share and champion is not None and champion.version != challenger.version:
         trial.begin(court(spec, place), challenger.version, champion.version)
@@ -89,8 +91,20 @@ def finish(spec: Spec, place: Place, job: str) -> Verdict | None:
 
 
 def promote(model: str, version: int, place: Place, key: str | None = None) -> ModelVersion:
-    """Make a version champion. The same `key` again is the same act. Raises NotFoundError."""
+    """Make a version champion. The same `key` again is the same act. Raises NotFoundError.
+
+    Without a key it is a person's act, and a replica has to answer as the version first, as it had to when the gate
+    judged it: raises GateRefusedError where that disagrees with the trainer, ClusterError where it does not answer.
+    """
+    if key is None:
+        _certify(place, place.registry.get(model, version))
     return _move(place, PROMOTION, model, version, key)
+
+
+def _certify(place: Place, version: ModelVersion) -> None:
+    """By the engine of the version's own spec, where no replica has one."""
+    spec = Spec.model_validate(manifest(place.registry.download(version))["spec"])
+    examine.certify(place, version, spec.serving.engine)
 
 
 def roll_back(model: str, place: Place, version: int | None = None, key: str | None = None) -> ModelVersion:
@@ -100,7 +114,9 @@ def roll_back(model: str, place: Place, version: int | None = None, key: str | N
 
 def _move(place: Place, kind: str, model: str, version: int, key: str | None) -> ModelVersion:
     place.registry.get(model, version)
-    journal, key, body = Journal(place.storage), key or f"{version}-{time.time_ns()}", {"version": version}
+    # Without a key it is a person's act, and theirs to answer for.
+    body = {"version": version} | ({} if key else {"by": hold.somebody()})
+    journal, key = Journal(place.storage), key or f"{version}-{time.time_ns()}"
     journal.write(model, kind, BEGUN, key, body)
     moved = place.registry.promote(model, version)
     # What was on trial was so beside another champion.
@@ -121,9 +137,8 @@ def _judged(spec: Spec, place: Place, champion: ModelVersion | None, challenger:
     folder, targets = place.registry.download(challenger), tasks.get(spec.task).targets
     rows = pd.read_parquet(folder / "reference.parquet").rename(columns={"label": "challenger"})
     try:
-        # As a replica will load it: one that would be refused there is refused here.
-        engine.load(challenger, folder, compiled.loader(spec.serving.engine))
-    except ClusterError as error:
+        examine.certify(place, challenger, spec.serving.engine)
+    except GateRefusedError as error:
         return Verdict(promote=False, reasons=(str(error),), numbers={})
     if champion is None:
         return gate.first(rows, spec.evaluation, targets)

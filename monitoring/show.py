@@ -8,6 +8,7 @@ from typing import Any
 from jobs import show
 from jobs.evaluation import show as show_evaluation
 from jobs.publish import Published
+from serve import certificate
 
 from .judges.gate import Verdict
 from .judges.harm import SLICE, Check
@@ -44,8 +45,15 @@ def status(found: dict[str, Any]) -> str:
     term = found["watching"]
     watched = f"watched by {term.holder}" if term else "not watched"
     lines = [f"{found['model']}: {found['serving'] or 'not served'}; {watched}", show.versions(found["versions"])]
+    for version in found["versions"]:
+        parity = certificate.said(version.tags) if version.aliases else ""
+        if parity:
+            lines.append(f"version {version.version}, {parity}")
     if found["paused"]:
         lines.append(f"{found['paused']} (`rehone resume` ends it)")
+    if found["awaits"]:
+        version, why = found["awaits"]["version"], found["awaits"]["why"]
+        lines.append(f"version {version} passed and waits: {why}; `rehone promote` lets it serve")
     if found["trial"]:
         lines.append(_trial(found["trial"]))
     windows = ([w["number"], w["version"], w["rows"], _drift(w), _accuracy(w)] for w in found["windows"])
@@ -56,7 +64,7 @@ def status(found: dict[str, Any]) -> str:
     decisions = ([d["at"][:19], d["action"], "; ".join(d["reasons"])] for d in found["decisions"])
     lines.append(show.table("last decisions", ["at (UTC)", "decision", "why"], decisions))
     jobs = ([job["submission_id"], job["status"]] for job in found["jobs"])
-    lines.append(show.table("jobs", ["id", "status"], jobs) if found["jobs"] else "no jobs")
+    lines.append(show.table("jobs", ["id", "status"], jobs) if found["jobs"] else found["unreachable"] or "no jobs")
     return "\n\n".join(lines)
 
 

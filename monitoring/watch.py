@@ -66,9 +66,9 @@ class Watch:
 
     `submit` starts the retraining job of an id, and leaves a job of that id as it is. `job_status` is Ray's word for
     it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `finish` settles what a
-    job that ended so left undone. `roll_back` makes a version champion again; the same key again is the same act.
-    `send` tells people. `lease` is what the one watch that leads holds; None where nobody else can watch. `court` is
-    where canaries are tried.
+    job that ended so left undone. `settle` acts on the verdict of a version that waited. `roll_back` makes a version
+    champion again; the same key again is the same act. `send` tells people. `lease` is what the one watch that leads
+    holds; None where nobody else can watch. `court` is where canaries are tried.
     """
 
     spec: Spec
@@ -77,6 +77,7 @@ class Watch:
     submit: Callable[[str], object]
     job_status: Callable[[str], str | None]
     finish: Callable[[str], object]
+    settle: Callable[[int], object]
     roll_back: Callable[[int, str], object]
     clock: Callable[[], datetime] = journal.utc_now
     detect: Detect = drift.detect
@@ -189,7 +190,10 @@ def _tell(watch: Watch) -> None:
 
 
 def resume(watch: Watch) -> list[Entry]:
-    """Note the retrainings that ended, start those that never were; gives the journal as it is then."""
+    """Note the retrainings that ended, start those that never were, promote what has waited and need not any more.
+
+    Gives the journal as it is then.
+    """
     entries = watch.journal.entries(watch.model)
     left = _retrains(journal.open_entries(entries))
     held = hold.paused(entries) is not None
@@ -202,9 +206,11 @@ def resume(watch: Watch) -> list[Entry]:
             _end(watch, entry, status)
     for key in owed:
         _retrain(watch, key)
-    if not held:
-        _roll_back_owed(watch, entries)
-    return watch.journal.entries(watch.model) if left or owed else entries
+    if held:
+        return watch.journal.entries(watch.model) if left else entries
+    settled = _settle_owed(watch, entries)
+    _roll_back_owed(watch, entries)
+    return watch.journal.entries(watch.model) if left or owed or settled else entries
 
 
 def _owed(entries: Sequence[Entry]) -> list[str]:
@@ -214,17 +220,30 @@ def _owed(entries: Sequence[Entry]) -> list[str]:
     return [decision.key for decision in last if decision.action == policy.RETRAIN and decision.key not in begun]
 
 
+def _settle_owed(watch: Watch, entries: Sequence[Entry]) -> bool:
+    """Whether a version has waited for the end of a pause, and was settled."""
+    waits = hold.awaiting(entries)
+    if waits is None or watch.spec.monitoring.approval:
+        return False
+    watch.settle(int(waits.body["version"]))
+    return True
+
+
 def _roll_back_owed(watch: Watch, entries: Sequence[Entry]) -> None:
-    """Go back where the last decision said so and the watch was killed before it did."""
-    for decision in _decisions(entries)[-1:]:
-        found = decision.regression if decision.action == policy.ROLL_BACK else None
-        if found is not None and watch.registry.champion(watch.model).version == decision.version:
+    """Go back where the last comparison said so, and the watch was killed before it did or was paused."""
+    gone_back = {entry.key for entry in entries if entry.kind == journal.ROLLBACK and entry.state == DONE}
+    compared = [decision for decision in _decisions(entries) if decision.regression is not None][-1:]
+    for decision in compared:
+        found = decision.regression
+        if found is None or not found.worse or decision.key in gone_back:
+            continue
+        if watch.registry.champion(watch.model).version == decision.version:
             watch.roll_back(found.previous, decision.key)
 
 
 def _retrain(watch: Watch, key: str) -> None:
     submission_id = f"{watch.model}-retrain-{key}"
-    body = {"submission_id": submission_id, "workers": watch.spec.scaling.workers}
+    body = {"submission_id": submission_id, "workers": watch.spec.scaling.most_workers}
     watch.journal.write(watch.model, journal.RETRAIN, BEGUN, key, body)
     watch.submit(submission_id)
 
@@ -271,7 +290,7 @@ def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, resu
         labels_waiting=labels_since(watch.storage, watch.model, used),
         champion_age=now - datetime.fromtimestamp(champion.created, UTC),
         running=bool(journal.open_entries(retrains)) or trial.running(entries) is not None,
-        cost=budget.cost(retrains, now, watch.spec.scaling.workers),
+        cost=budget.cost(retrains, now, watch.spec.scaling.most_workers),
         regression=_regression(watch, entries, champion),
         paused=hold.said(held) if held is not None else "",
     )

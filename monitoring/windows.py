@@ -104,19 +104,31 @@ def labelled(storage: Storage, model: str, version: int | None, last: int | None
     return _joined(storage, model, version, columns, last)
 
 
-def accuracy_of(storage: Storage, model: str, version: int, start: datetime, end: datetime) -> tuple[float | None, int]:
-    """(accuracy, labelled rows) of a window's own predictions, by all labels that have come in since it was judged."""
-    sql = _joined_sql(model, version, ["at", "label"])
-    within = where([("at", ">=", start), ("at", "<=", end)], "own")
-    right = 'sum(CASE WHEN own.label = own."true" THEN 1 ELSE 0 END)'
+Span = tuple[int, datetime, datetime]
+"""A version, and the times of a window's first and last prediction."""
+
+
+def accuracies(storage: Storage, model: str, spans: Sequence[Span]) -> list[tuple[float | None, int]]:
+    """(accuracy, labelled rows) of windows' own predictions, by all labels that have come in since they were judged.
+
+    One query, however many windows.
+    """
+    if not spans:
+        return []
+    since = min(start for _, start, _ in spans)
+    within = (where([("version", "=", v), ("at", ">=", start), ("at", "<=", end)], "own") for v, start, end in spans)
+    cases = " ".join(f"WHEN {condition} THEN {number}" for number, condition in enumerate(within))
+    sql = _joined_sql(model, None, ["version", "at", "label"], since)
     found = _selected(
         storage,
-        f"SELECT count(*) AS labelled, {right} AS right_ones FROM ({sql}) own WHERE {within}",
-        ["labelled", "right_ones"],
+        f"""SELECT CASE {cases} END AS number, count(*) AS labelled,
+            sum(CASE WHEN own.label = own."true" THEN 1 ELSE 0 END) AS right_ones FROM ({sql}) own GROUP BY 1""",
+        ["number", "labelled", "right_ones"],
         feedback=True,
     )
-    labelled = int(found["labelled"].sum())
-    return (float(found["right_ones"].sum()) / labelled if labelled else None), labelled
+    numbers = found["number"].tolist()
+    labelled, right = (dict(zip(numbers, map(int, found[name]), strict=True)) for name in ("labelled", "right_ones"))
+    return [(right[n] / labelled[n], labelled[n]) if n in labelled else (None, 0) for n in range(len(spans))]
 
 
 def unlabelled(storage: Storage, model: str, version: int, last: int) -> pd.DataFrame:
@@ -168,13 +180,13 @@ def _joined(
     return rows.sort_values(["labelled_at", "prediction_id"], ignore_index=True)
 
 
-def _joined_sql(model: str, version: int | None, columns: list[str]) -> str:
+def _joined_sql(model: str, version: int | None, columns: list[str], since: datetime | None = None) -> str:
     known = f"""SELECT prediction_id, label AS "true", at AS labelled_at,
         row_number() OVER (PARTITION BY prediction_id ORDER BY at DESC) AS nth
         FROM f WHERE {where(_of(model, None), "f")}"""
     return f"""SELECT {", ".join(f"p.{column}" for column in columns)}, known."true", known.labelled_at
         FROM ({known}) known JOIN p ON p.prediction_id = known.prediction_id
-        WHERE known.nth = 1 AND {where(_of(model, version), "p")}"""
+        WHERE known.nth = 1 AND {where(_of(model, version, since), "p")}"""
 
 
 def _selected(storage: Storage, sql: str, columns: list[str], *, feedback: bool = False) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from starlette.exceptions import HTTPException
 
 from cluster.errors import NotFoundError, RehoneError, UserError
 from jobs.explain.explanation import Explanation
@@ -136,7 +137,12 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (OSError, 503),
 )
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 422, 503)}
+_GUARDED: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 413, 429, 504)}
+"""What `guard` answers itself."""
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    **{status: {"model": Problem} for status in (400, 404, 422, 503)},
+    **_GUARDED,
+}
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
     for kind, status in _STATUS:
         api.add_exception_handler(kind, _handler(status))
     api.add_exception_handler(RequestValidationError, _refuse)
+    api.add_exception_handler(HTTPException, _plain)
 
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
     async def predict(model: str, body: PredictRequest, request: Request, x_rehone_key: Key = None) -> PredictResponse:
@@ -212,7 +219,7 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
     def bound(inputs: Sequence[str]) -> None:
         _bound(inputs, limits.predict, limits.characters)
 
-    api.include_router(openai_routes.router(service, bound, _PROBLEMS))
+    api.include_router(openai_routes.router(service, bound, _GUARDED))
     return api
 
 
@@ -242,6 +249,12 @@ def _refuse(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     said = (f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors())
     return _problem(request, 422, "; ".join(said))
+
+
+def _plain(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: a body that is no text, a path or method that is none of ours."""
+    assert isinstance(error, HTTPException)
+    return _problem(request, error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 def _problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

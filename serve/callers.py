@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.errors import NotFoundError, UserError
 from cluster.storage import Storage
@@ -27,6 +27,29 @@ log = logging.getLogger(__name__)
 _PLACE = "keys"
 _KEY = re.compile(r"rhn_(?P<id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}")
+
+
+class RefusedError(UserError):
+    """Whoever asks is not known, and why."""
+
+
+class Caller(Protocol):
+    """`id` tells callers apart, `name` is written down."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def may_ask(self, model: str) -> bool: ...
+
+
+class Known(Protocol):
+    """What tells whose a secret is."""
+
+    async def who(self, secret: str) -> Caller:
+        """Raises RefusedError, and another RehoneError where it cannot be told now."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +130,13 @@ class Callers:
     def look(self) -> None:
         self._keys = {key.id: key for key in listed(self._storage, self._keys)}
 
+    async def who(self, secret: str) -> Key:
+        """Raises RefusedError."""
+        key = self.find(secret)
+        if key is None:
+            raise RefusedError("an API key is needed: `Authorization: Bearer ...`")
+        return key
+
     def find(self, secret: str) -> Key | None:
         """Whose secret it is; None where it is nobody's, or no longer good."""
         shape = _KEY.fullmatch(secret)
@@ -121,6 +151,17 @@ class Callers:
                 self.look()
             except Exception:
                 log.exception("the keys could not be read; those known last are used")
+
+
+@dataclass(frozen=True)
+class Either:
+    """Keys of our own first; what is none of them may be somebody else's."""
+
+    keys: Callers
+    other: Known
+
+    async def who(self, secret: str) -> Caller:
+        return self.keys.find(secret) or await self.other.who(secret)
 
 
 def _digest(secret: str) -> str:

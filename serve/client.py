@@ -1,21 +1,40 @@
-"""A small HTTP client of our own API, for the command line and the demo."""
+"""A small HTTP client of our own API, for the command line and the demo.
+
+It sends a request again while the server is away or busy: a proxy or a node that dies takes what is on its way with it,
+and nobody but the client can ask anew. A prediction that was written down and never arrived is then in the log beside
+the one that did, under an id that nobody was told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import httpx
 
 from cluster.errors import ClusterError, UserError
 
+_AGAIN = frozenset({429, 500, 502, 503})  # 500 is also what HAProxy says when no replica is left
+_FIRST, _LONGEST = 0.1, 2.0  # seconds until a request is sent again, doubled each time
+
 
 class Client:
-    """One model at one server. Raises ClusterError when nothing answers, UserError when the request is refused."""
+    """One model at one server. Raises ClusterError when nothing answers for `patience` seconds, UserError when the
+    request is refused.
+    """
 
-    def __init__(self, url: str, model: str, timeout: float = 30.0) -> None:
-        self.url, self.model = url.rstrip("/"), model
-        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        timeout: float = 30.0,
+        patience: float = 20.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url, self.model, self._patience, self._sleep = url.rstrip("/"), model, patience, sleep
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -33,13 +52,49 @@ class Client:
         return self._post("/v1/feedback", {"feedback": rows})
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            answer = self._http.post(path, json=body)
-        except httpx.TransportError as error:
-            raise ClusterError(f"no server answers: {error}", where=self.url, mend="`rehone serve SPEC`") from None
+        answer = self._answer(path, body)
         if 400 <= answer.status_code < 500:  # noqa: PLR2004 - HTTP's client errors
-            raise UserError(f"{answer.status_code}: {answer.json().get('detail', answer.text)}", where=self.url + path)
+            raise UserError(f"{answer.status_code}: {_detail(answer)}", where=self.url + path)
         if answer.is_error:
-            raise ClusterError(f"{answer.status_code}: {answer.text[:200]}", where=self.url + path)
+            raise ClusterError(f"{answer.status_code}: {_detail(answer)}", where=self.url + path)
         tree: dict[str, Any] = answer.json()
         return tree
+
+    def _answer(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        until, pause = time.monotonic() + self._patience, _FIRST
+        while True:
+            answer, fault = self._asked(path, body)
+            wait = max(pause, _told(answer))
+            if (answer is not None and not _away(answer)) or time.monotonic() + wait > until:
+                break
+            self._sleep(wait)
+            pause = min(2 * pause, _LONGEST)
+        if answer is None:
+            raise ClusterError(f"no server answers: {fault}", where=self.url, mend="`rehone serve SPEC`")
+        return answer
+
+    def _asked(self, path: str, body: dict[str, Any]) -> tuple[httpx.Response | None, str]:
+        try:
+            return self._http.post(path, json=body), ""
+        except httpx.TransportError as error:
+            return None, str(error)
+
+
+def _away(answer: httpx.Response) -> bool:
+    # HAProxy that has just come back knows no application yet, and says 404 in plain text.
+    return answer.status_code in _AGAIN or (answer.status_code == 404 and not _is_json(answer))  # noqa: PLR2004
+
+
+def _told(answer: httpx.Response | None) -> float:
+    """Seconds that the server asks to wait."""
+    said = "" if answer is None else answer.headers.get("Retry-After", "")
+    return float(said) if said.isdigit() else 0.0
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    kind: str = answer.headers.get("Content-Type", "")
+    return kind.startswith("application/json")
+
+
+def _detail(answer: httpx.Response) -> str:
+    return str(answer.json().get("detail", answer.text)) if _is_json(answer) else answer.text[:200]

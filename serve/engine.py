@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -17,7 +16,8 @@ from jobs.explain.explanation import Explanation
 from jobs.predictor import Predictor
 from jobs.tasks.task import Output, Piece, Sampling
 
-from .compiled import TOLERANCE
+from . import parity
+from .choice import TOLERANCE
 
 
 class Answers(Protocol):
@@ -85,13 +85,8 @@ Load = Callable[[Path], Answers]
 def load(version: ModelVersion, folder: Path, loader: Load = Predictor.load) -> Engine:
     """The engine of a version whose files are in `folder`. Raises ClusterError when it disagrees with its trainer."""
     predictor = loader(folder)
-    golden = json.loads((folder / "golden.json").read_text())
-    worst = 0.0
-    labels = golden.get("labels") or [""] * len(golden["scores"])  # of an older version: it has scores, which suffice
-    wanted = zip(labels, golden["scores"], strict=True)
-    for output, (label, scores) in zip(predictor(golden["inputs"]), wanted, strict=True):
-        worst = max(worst, _apart(output, label, scores))
-    allowed = TOLERANCE[predictor.engine]
+    golden = parity.golden(folder)
+    worst, allowed = parity.apart(golden, predictor(golden.inputs)), TOLERANCE[predictor.engine]
     if worst > allowed:
         raise ClusterError(
             f"answers the golden inputs {worst:.2g} away from its trainer (allowed: {allowed:g})",
@@ -99,10 +94,3 @@ def load(version: ModelVersion, folder: Path, loader: Load = Predictor.load) -> 
             mend="publish it again; it takes no traffic",
         )
     return Engine(version, predictor)
-
-
-def _apart(output: Output, label: str, scores: Sequence[float]) -> float:
-    """The largest difference of a probability; of an answer without any, 1 where it is another."""
-    if not scores:
-        return float(output.label != label)
-    return max(abs(a - b) for a, b in zip(output.scores.values(), scores, strict=True))

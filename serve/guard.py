@@ -1,7 +1,9 @@
 """Before a request reaches the application: whose it is, whether it may ask, how often, how large and for how long.
 
-One ASGI layer. `/healthz` is let through, since what restarts servers has no key. With keys everything else needs one,
-the documentation too. Rates are counted a replica: with n replicas a caller gets up to n times as many.
+One ASGI layer. `/healthz` is let through, since what restarts servers has no key, and so is what a promotion asks,
+which has a ticket (`tickets.py`) and takes as long as loading a model. Where callers are asked who they are everything
+else needs a key or a token, the documentation too. Rates are counted a replica: with n replicas a caller gets up to n
+times as many.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .callers import Callers, Key
+from cluster.errors import RehoneError
+
+from . import tickets
+from .callers import Caller, Known, RefusedError
 
 OPEN = frozenset({"/healthz"})
 _DOCS = frozenset({"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"})
@@ -64,17 +69,18 @@ class Bucket:
 
 
 class Guard:
-    """Answers 401, 403, 413, 429 and 504 itself. `callers` is None where no key is asked for."""
+    """Answers 401, 403, 413, 429, 503 and 504 itself. `callers` is None where nobody is asked who they are."""
 
     def __init__(
         self,
         app: ASGIApp,
         model: str,
         bounds: Bounds,
-        callers: Callers | None = None,
+        callers: Known | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app, self._model, self._bounds, self._callers, self._clock = app, model, bounds, callers, clock
+        self._open = OPEN | {tickets.path(model)}
         self._ongoing = 0
         self._buckets: dict[str, Bucket] = {}
 
@@ -83,10 +89,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         sent = _with_headers(send, scope["path"])
-        if scope["path"] in OPEN:
+        if scope["path"] in self._open:
             await self._app(scope, receive, sent)
             return
-        refusal = self._refusal(scope)
+        refusal = await self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, sent)
             return
@@ -96,19 +102,20 @@ class Guard:
         finally:
             self._ongoing -= 1
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    async def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         caller = (scope.get("client") or ("",))[0]
         if self._callers is not None:
-            key = self._callers.find(_secret(headers))
-            if key is None:
-                return _problem(
-                    401, "an API key is needed: `Authorization: Bearer ...`", {"WWW-Authenticate": "Bearer"}
-                )
-            if not key.may_ask(self._model):
-                return _problem(403, f"this key may not ask {self._model}")
-            _remember(scope, key)
-            caller = key.id
+            try:
+                known = await self._callers.who(_secret(headers))
+            except RefusedError as error:
+                return _problem(401, str(error), {"WWW-Authenticate": "Bearer"})
+            except RehoneError as error:
+                return _problem(503, str(error), {"Retry-After": "1"})
+            if not known.may_ask(self._model):
+                return _problem(403, f"this caller may not ask {self._model}")
+            _remember(scope, known)
+            caller = known.id
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._bounds.body:
             return _problem(413, self._too_large())
@@ -171,9 +178,9 @@ def _secret(headers: Headers) -> str:
     return secret.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
 
 
-def _remember(scope: Scope, key: Key) -> None:
+def _remember(scope: Scope, caller: Caller) -> None:
     """For who writes down what was asked."""
-    scope.setdefault("state", {})["caller"] = key.name
+    scope.setdefault("state", {})["caller"] = caller.name
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

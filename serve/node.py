@@ -12,7 +12,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,7 +62,8 @@ class Aliases:
             if kept is not None and 0 <= self._clock() - kept["at"] < self._seconds / 2:
                 return _version(kept["version"])
             found = self._registry.find(model, alias)
-            path.write_text(json.dumps({"at": self._clock(), "version": found and asdict(found)}), encoding="utf-8")
+            with suppress(OSError):  # a full disk: each replica asks for itself
+                path.write_text(json.dumps({"at": self._clock(), "version": found and asdict(found)}), encoding="utf-8")
             return found
 
     def download(self, version: ModelVersion) -> Path:

@@ -111,9 +111,26 @@ class EmbeddingsAsked(Asked):
     dimensions: Unsupported = None
 
 
-def router(service: Service, bound: Any, responses: Any) -> APIRouter:
-    """`bound(inputs)` raises UserError where a request carries too much; `responses` documents the faults."""
+class Fault(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Problem(BaseModel):
+    """A fault as these clients read it."""
+
+    error: Fault
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (400, 404, 422, 503)}
+
+
+def router(service: Service, bound: Any, guarded: dict[int | str, dict[str, Any]]) -> APIRouter:
+    """`bound(inputs)` raises UserError where a request carries too much; `guarded` documents what a guard answers."""
     routes = APIRouter(tags=["OpenAI's API"])
+    responses = guarded | _PROBLEMS
 
     @routes.post("/v1/chat/completions", responses=responses, response_model=None)
     async def chat(body: ChatAsked, request: Request) -> Response | dict[str, Any]:

@@ -60,6 +60,7 @@ _OBSERVATIONS = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
+_DROPPED = 13  # of the 23 bits of a float32's mantissa
 PREDICTIONS, FEEDBACK, OBSERVATIONS = "predictions", "feedback", "observations"
 
 
@@ -103,7 +104,8 @@ class Prediction:
         return cls(**{**record, "at": datetime.fromisoformat(record["at"]), "embedding": embedding})
 
     def to_row(self) -> dict[str, Any]:
-        return {**vars(self), "day": _day(self.at), "scores": json.dumps(self.scores)}
+        scores, embedding = json.dumps(self.scores), _rounded(self.embedding)
+        return {**vars(self), "day": _day(self.at), "scores": scores, "embedding": embedding}
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,16 @@ def tables(storage: Storage) -> dict[str, Table]:
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _rounded(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    """To 10 bits of mantissa, half to even, as TF32 has them: values that repeat take Parquet 2.5 times less room.
+
+    Float16 would have as many, but overflows and underflows where float32 does not.
+    """
+    bits = np.ascontiguousarray(embedding, dtype="<f4").view("<u4")
+    rounded = (bits + 0xFFF + (bits >> _DROPPED & 1)) >> _DROPPED << _DROPPED
+    return np.where(np.isfinite(embedding), rounded.view("<f4"), embedding)
 
 
 def _day(at: datetime) -> str:

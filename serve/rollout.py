@@ -5,12 +5,10 @@ One deployment rather than two, since Serve's own hop costs more than a small mo
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,17 +16,18 @@ from ray import serve
 from ray.serve.context import _get_global_client
 
 from cluster.errors import ClusterError
-from cluster.registry import Registry
+from cluster.registry import ModelVersion, Registry
 from cluster.session import free_port, worker_environment
 from cluster.settings import Settings
 from cluster.storage import Storage
 from jobs.data import intake
-from jobs.spec import Spec
+from jobs.spec import ServingSpec, Spec
 
-from . import app, compiled, engine
+from . import app, choice, engine, issuer, tracing, witness
 from .app import Limits
+from .batching import Batcher
 from .callers import Callers
-from .engine import Answered, Engine, Load
+from .engine import Engine, Load
 from .follower import AliasFollower
 from .guard import Bounds, Guard
 from .node import Aliases
@@ -36,13 +35,16 @@ from .predictions import tables
 from .service import Service
 from .spool import Flusher, Spool
 from .telemetry import RayMeter, Telemetry, access
+from .tickets import Tickets
 from .traffic import Lane, Traffic
+from .witness import Witness
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 APPLICATION = "rehone"
 _START_SECONDS = 180.0
+_LOOK_BACK = 10.0  # seconds of requests by which replicas are added
 
 
 @serve.deployment
@@ -57,66 +59,63 @@ class Server:
         # A pool in each replica would hold more connections than a database grants, for a question now and then.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         storage, folder = Storage.from_settings(settings), settings.spool_root
-        loader = load or compiled.loader(spec.serving.engine)
+        kept, registry = folder / "engines", Registry(settings)
+        loader = load or choice.loader(spec.serving.engine, kept)
         poll = spec.serving.poll_seconds
-        aliases = Aliases(Registry(settings), folder / "aliases", poll)
-        self._follower = AliasFollower(aliases, spec.name, poll, lambda v, path: engine.load(v, path, loader))
+        aliases = Aliases(registry, folder / "aliases", poll)
+
+        def admit(version: ModelVersion, files: Path) -> Engine:
+            return engine.load(version, files, loader)
+
+        self._follower = AliasFollower(aliases, spec.name, poll, admit)
         self._follower.start()
+        most, self._trace = spec.serving.max_batch_size, tracing.from_environment(spec.name)
+        self._batches = Batcher("champion", lambda: self._follower.engine, most, self._trace)
+        self._canary_batches = Batcher("canary", lambda: self._follower.canary, most, self._trace)
         spool = Spool(folder)
         self._flusher = Flusher(spool, folder, tables(storage), spec.serving.flush_seconds)
         self._service = Service(
             spec.name,
             spool,
             lambda: self._follower.engine,
-            self._answer,
+            self._batches.answer,
             take=intake.taker(spec),
             explain_steps=spec.serving.explain_steps,
             traffic=self._traffic(spec, spool),
+            trace=self._trace,
         )
         self._serving = spec.serving
-        self._callers = Callers(storage, spec.serving.poll_seconds) if spec.serving.auth == "keys" else None
+        self._tickets = Tickets(storage, spec.name)
+        self._witness = Witness(
+            spec.name, registry, admit, kept, lambda: (self._follower.engine, self._follower.canary)
+        )
+        with_keys = spec.serving.auth.startswith("keys")
+        self._callers = Callers(storage, spec.serving.poll_seconds) if with_keys else None
+        self._known = issuer.known(spec.serving.jwt, self._callers)
         if self._callers is not None:
             self._callers.start()
         self._limits = Limits(spec.serving.max_inputs, spec.serving.explain_inputs, spec.serving.max_characters)
-        for batch in (self._batch, self._canary_batch):
-            batch.set_max_batch_size(spec.serving.max_batch_size)
-            batch.set_batch_wait_timeout_s(spec.serving.batch_wait_ms / 1000)
         self._closed = False
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         api = app.build(self._service, self._limits, lambda: self._follower.failed)
         serving, model = self._serving, self._service.model
+        api.include_router(witness.router(model, self._witness, self._tickets))
         bounds = Bounds(serving.max_ongoing, serving.rate_per_minute, serving.max_body_bytes, serving.timeout_seconds)
-        api.add_middleware(Guard, model=model, bounds=bounds, callers=self._callers)
-        api.add_middleware(Telemetry, meter=RayMeter(model), log=access.info if serving.access_log else None)
+        api.add_middleware(Guard, model=model, bounds=bounds, callers=self._known)
+        log = access.info if serving.access_log else None
+        api.add_middleware(Telemetry, meter=RayMeter(model), log=log, trace=self._trace)
         return api
 
     def _traffic(self, spec: Spec, spool: Spool) -> Traffic | None:
         """None without a share for canaries: none is then loaded."""
         if not spec.serving.canary.share:
             return None
-        champion = Lane(lambda: self._follower.engine, self._answer)
-        canary = Lane(lambda: self._follower.canary, self._canary_answer)
+        champion = Lane(lambda: self._follower.engine, self._batches.answer)
+        canary = Lane(lambda: self._follower.canary, self._canary_batches.answer)
         traffic = Traffic(spec.name, spec.serving.canary, champion, canary, spool.append)
         self._follower.follow_canary(lambda version, reason: traffic.refused(version.version, reason))
         return traffic
-
-    async def _answer(self, texts: Sequence[str]) -> Answered:
-        answered: Answered = await self._batch(list(texts))
-        return answered
-
-    async def _canary_answer(self, texts: Sequence[str]) -> Answered:
-        answered: Answered = await self._canary_batch(list(texts))
-        return answered
-
-    @serve.batch  # type: ignore[untyped-decorator]  # Ray is untyped here
-    async def _batch(self, requests: list[list[str]]) -> list[Answered]:
-        """All texts of the waiting requests through one engine at once."""
-        return await _through(self._follower.engine, requests)
-
-    @serve.batch  # type: ignore[untyped-decorator]  # as above
-    async def _canary_batch(self, requests: list[list[str]]) -> list[Answered]:
-        return await _through(self._follower.canary, requests)
 
     def check_health(self) -> None:
         self._service.engine()
@@ -125,23 +124,19 @@ class Server:
         # Serve calls this once the last request has been answered.
         if not getattr(self, "_closed", True):
             self._closed = True
+            for batches in (self._batches, self._canary_batches):
+                batches.stop()
             self._follower.stop()
             self._flusher.stop()
             if self._callers is not None:
                 self._callers.stop()
-
-
-async def _through(engine: Engine | None, requests: list[list[str]]) -> list[Answered]:
-    assert engine is not None
-    batch = await asyncio.to_thread(engine.answer, [text for texts in requests for text in texts])
-    outputs = iter(batch.outputs)
-    return [replace(batch, outputs=[next(outputs) for _ in texts]) for texts in requests]
+            self._trace.stop()
 
 
 def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
     """What Serve runs: the spec's replicas."""
     options: dict[str, Any] = {
-        "num_replicas": spec.serving.replicas,
+        **_replicas(spec.serving),
         # More than the guard lets through: it says 429, where Serve would let requests wait.
         "max_ongoing_requests": 2 * spec.serving.max_ongoing,
         "logging_config": {"enable_access_log": False},
@@ -149,6 +144,23 @@ def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
     }
     deployment: Any = Server
     return deployment.options(**options).bind(spec, settings, load)
+
+
+def _replicas(serving: ServingSpec) -> dict[str, Any]:
+    scale = serving.autoscale
+    if not scale.max:
+        return {"num_replicas": serving.replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": scale.min,
+            "max_replicas": scale.max,
+            "initial_replicas": max(scale.min, 1),  # what cannot be served is found out at the start
+            "target_ongoing_requests": scale.target_ongoing,
+            "look_back_period_s": min(scale.idle_seconds, _LOOK_BACK),
+            "upscale_delay_s": _LOOK_BACK,
+            "downscale_delay_s": scale.idle_seconds,
+        }
+    }
 
 
 def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | None = None) -> str:

@@ -14,8 +14,9 @@ from jobs.explain.explanation import Explanation
 from jobs.tasks.task import Piece, Sampling
 
 from .engine import Answer, Engine
-from .predictions import Feedback, Prediction, new_id, parse_id, utc_now
+from .predictions import Feedback, Prediction, Record, new_id, parse_id, utc_now
 from .spool import Spool
+from .tracing import UNTRACED, Trace
 from .traffic import Traffic
 
 
@@ -56,8 +57,9 @@ class Service:
         take: Callable[[str], str],
         explain_steps: int,
         traffic: Traffic | None = None,
+        trace: Trace = UNTRACED,
     ) -> None:
-        self.model, self.traffic = model, traffic
+        self.model, self.traffic, self._trace = model, traffic, trace
         self._steps, self._explaining = explain_steps, asyncio.Lock()
         self._spool, self._engine, self._answer, self._take = spool, engine, answer, take
 
@@ -85,9 +87,9 @@ class Service:
             for text, o in zip(texts, answered.outputs, strict=True)
         ]
         if traffic is None:
-            self._spool.append(made)
+            self._append(made)
         else:
-            self._spool.append([*made, *traffic.observed(made, answered, key)])
+            self._append([*made, *traffic.observed(made, answered, key)])
             traffic.copy(made, answered, key)
         return made
 
@@ -99,14 +101,14 @@ class Service:
         self._require(model)
         engine = self.engine()
         (text,) = self._taken([given])
-        pieces, version = engine.write(text, sampling), engine.version.version
+        pieces, version = self._trace.writing(engine, engine.write(text, sampling)), engine.version.version
         name = new_id(model, version)
         while True:
             piece = await asyncio.to_thread(next, pieces)
             if piece.output is not None:
                 o = piece.output
                 made = Prediction(name, utc_now(), model, version, text, o.label, o.confidence, o.scores, o.embedding)
-                self._spool.append([made])
+                self._append([made])
             yield Written(name, version, piece)
             if piece.ended:
                 return
@@ -142,8 +144,12 @@ class Service:
             self._require(model)
             self._require_label(label, engine)
             rows.append(Feedback(prediction_id, now, model, label))
-        self._spool.append(rows)
+        self._append(rows)
         return len(rows)
+
+    def _append(self, records: Sequence[Record]) -> None:
+        with self._trace.spool(len(records)):
+            self._spool.append(records)
 
     def _taken(self, inputs: Sequence[str]) -> list[str]:
         made = []

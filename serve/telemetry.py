@@ -13,6 +13,8 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .tracing import UNTRACED, Trace
+
 access = logging.getLogger("rehone.access")
 
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
@@ -48,34 +50,44 @@ class RayMeter:
 
 
 class Telemetry:
-    """The outermost ASGI layer. `log` writes a request's line, None for no lines."""
+    """The outermost ASGI layer. `log` writes a request's line, None for no lines; `trace` is told of each."""
 
-    def __init__(self, app: ASGIApp, meter: Meter, log: Callable[[str], object] | None = access.info) -> None:
-        self._app, self._meter, self._log = app, meter, log
+    def __init__(
+        self,
+        app: ASGIApp,
+        meter: Meter,
+        log: Callable[[str], object] | None = access.info,
+        trace: Trace = UNTRACED,
+    ) -> None:
+        self._app, self._meter, self._log, self._trace = app, meter, log, trace
         self._ongoing = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 500
-        scope.setdefault("state", {})
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        begun = time.perf_counter()
+        state = scope.setdefault("state", {})
         self._change(1)
-        try:
-            await self._app(scope, receive, sending)
-        finally:
-            self._change(-1)
-            seconds = time.perf_counter() - begun
-            self._meter.request(_route(scope), status, seconds)
-            if self._log is not None:
-                self._log(json.dumps(_line(scope, status, seconds)))
+        with self._trace.request(scope) as asked:
+
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    asked.status = message["status"]
+                await send(message)
+
+            try:
+                await self._app(scope, receive, sending)
+            finally:
+                self._change(-1)
+                asked.route, asked.state = _route(scope), state
+                note(scope, trace_id=asked.trace_id)
+                self._told(scope, asked.status, time.perf_counter() - begun)
+
+    def _told(self, scope: Scope, status: int, seconds: float) -> None:
+        self._meter.request(_route(scope), status, seconds)
+        if self._log is not None:
+            self._log(json.dumps(_line(scope, status, seconds)))
 
     def _change(self, by: int) -> None:
         self._ongoing += by
@@ -105,4 +117,5 @@ def _line(scope: Scope, status: int, seconds: float) -> dict[str, object]:
         "client": client[0] if client else None,
     }
     state = scope.get("state", {})
-    return line | {name: state[name] for name in ("caller", "version", "prediction_ids") if name in state}
+    noted = ("caller", "version", "prediction_ids", "trace_id")
+    return line | {name: state[name] for name in noted if state.get(name) is not None}

@@ -42,6 +42,7 @@ VERBS = [
     "retrain",
     "status",
     "trace",
+    "predictions",
     "label",
     "drift",
     "tidy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def masked(rows: pd.DataFrame, spec: DataSpec) -> pd.DataFrame:
 
 def mask(spec: DataSpec) -> Callable[[str], str]:
     """What the spec does to the personal data in a text."""
-    return (lambda text: text) if spec.pii == "keep" else (lambda text: pii.mask(text, spec.phone_region))
+    return (lambda text: text) if spec.pii == "keep" else (lambda text: _hidden(text, spec.phone_region))
 
 
 def taker(spec: Spec) -> Callable[[str], str]:
@@ -69,4 +70,13 @@ def taker(spec: Spec) -> Callable[[str], str]:
 
 def _same(one: str, other: str, region: str) -> bool:
     """Whether two texts are one row's: spreadsheets change blanks, and either of them may have been masked."""
-    return one == other or pii.mask(one, region).split() == pii.mask(other, region).split()
+    return one == other or _hidden(one, region).split() == _hidden(other, region).split()
+
+
+def _hidden(text: str, region: str) -> str:
+    """A text masked; of a conversation what each message says: in JSON a line's end looks like a letter."""
+    said = texts.conversation(text)
+    if said is None:
+        return pii.mask(text, region)
+    masked = [message | {"content": pii.mask(message["content"], region)} for message in said]
+    return text if masked == said else json.dumps(masked)

@@ -7,6 +7,7 @@ the model was trained on it, which says more and needs no network.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import string
@@ -54,6 +55,19 @@ def cell(value: object) -> str:
 def sent(text: str) -> str:
     """As it is."""
     return text
+
+
+def conversation(text: str) -> list[dict[str, str]] | None:
+    """The messages (role, content) of a text that is a conversation, as JSON; None of any other."""
+    if not text.startswith("["):
+        return None
+    try:
+        said = json.loads(text)
+    except ValueError:  # a text that begins with a bracket
+        return None
+    if isinstance(said, list) and said and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in said):
+        return [{"role": str(m["role"]), "content": str(m["content"])} for m in said]
+    return None
 
 
 def key(text: str) -> str:

@@ -6,10 +6,10 @@ the tokenizer's own chat template where it has one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.inputs import texts
 from jobs.targets import text
 
 from . import writing
@@ -90,14 +90,7 @@ def prompt(tokenizer: Any, given: str) -> list[int]:
 
 def messages(given: str) -> list[dict[str, str]]:
     """The conversation that an input is; of one that is no conversation the user's only message."""
-    if given.startswith("["):
-        try:
-            said = json.loads(given)
-        except ValueError:  # a text that begins with a bracket
-            said = None
-        if isinstance(said, list) and said and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in said):
-            return [{"role": str(m["role"]), "content": str(m["content"])} for m in said]
-    return [{"role": "user", "content": given}]
+    return texts.conversation(given) or [{"role": "user", "content": given}]
 
 
 TASK: Task = TextGeneration()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cluster.registry import CHALLENGER, ModelVersion
+from cluster.registry import ModelVersion
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from monitoring import controller, journal
+from monitoring import controller, hold, journal
 from monitoring.journal import DONE, Entry, Journal
 
-_WINDOWS = 60  # the latest, each of which asks the log for its labels
-_DECISIONS = 60
+_WINDOWS, _DECISIONS, _JOBS = 60, 60, 20  # the latest of each
 
 
 @dataclass(frozen=True)
@@ -32,44 +31,66 @@ class Window:
     labelled: int
     estimated: float
     reference: float
-    page: str
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision; `evidence` is all that it was made from."""
+    """A decision. `price` and `spent` are device-hours; `evidence` is all that it was made from."""
 
     key: str
     at: datetime
     action: str
     reasons: tuple[str, ...]
+    price: float | None
+    spent: float
     evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version. `verdict` is the gate's, None before it has judged; `awaits`: it passed and waits."""
+    """A registered version. `promoted` is the gate's verdict, None before it has judged.
+
+    `history` tells what became of it, `awaits` why it passed and waits: "" where it does not.
+    """
 
     number: int
     created: datetime
     aliases: tuple[str, ...]
     promoted: bool | None
     reasons: tuple[str, ...]
-    awaits: bool
+    history: tuple[str, ...]
+    awaits: str
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened at a moment, or from one to another: promotion, rollback, retraining, trial."""
+    """Something that happened at a moment, or from one to another: promotion, rollback, retraining, trial, pause.
+
+    `mark` is for the timeline, `link` leads to more.
+    """
 
     kind: str
     start: datetime
     end: datetime | None
     said: str
+    mark: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the cluster. Retrainings stay in the journal when the cluster is gone; of others no time is known."""
+
+    id: str
+    status: str
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Overview:
+    """`unreachable` says why the cluster's jobs are not among the jobs; None where they are, or where there is none."""
+
     model: str
     at: datetime
     serving: str | None
@@ -80,7 +101,8 @@ class Overview:
     decisions: tuple[Decided, ...]
     versions: tuple[Version, ...]
     events: tuple[Event, ...]
-    jobs: tuple[Mapping[str, Any], ...]
+    jobs: tuple[Job, ...]
+    unreachable: str | None
 
     @property
     def champion(self) -> Version | None:
@@ -107,7 +129,8 @@ def gather(spec: Spec, place: Place, now: datetime | None = None) -> Overview:
         decisions=tuple(_decided(entry) for entry in entries if entry.kind == journal.DECISION)[-_DECISIONS:],
         versions=tuple(_version(version, entries) for version in status["versions"]),
         events=tuple(_events(entries)),
-        jobs=tuple(status["jobs"]),
+        jobs=tuple(_jobs(entries, status["jobs"]))[:_JOBS],
+        unreachable=status["unreachable"],
     )
 
 
@@ -125,55 +148,88 @@ def _window(found: Mapping[str, Any]) -> Window:
         labelled=found["now"]["labelled"],
         estimated=found["estimated"]["accuracy"],
         reference=found["reference_accuracy"],
-        page=found["page"],
     )
 
 
 def _decided(entry: Entry) -> Decided:
     body = entry.body
-    return Decided(entry.key, entry.at, body["action"], tuple(body["reasons"]), body)
+    return Decided(
+        entry.key, entry.at, body["action"], tuple(body["reasons"]), body["price"], body["spent"], evidence=body
+    )
 
 
 def _version(version: ModelVersion, entries: Sequence[Entry]) -> Version:
-    verdicts = [e.body for e in entries if e.kind == journal.VERDICT and e.key == str(version.version)]
-    verdict = verdicts[-1] if verdicts else None
+    verdict = next((e.body for e in entries if e.kind == journal.VERDICT and e.key == str(version.version)), None)
+    waits = hold.awaiting(entries)
     return Version(
         number=version.version,
         created=datetime.fromtimestamp(version.created, UTC),
         aliases=version.aliases,
         promoted=verdict["promote"] if verdict else None,
         reasons=tuple(verdict["reasons"]) if verdict else (),
-        awaits=bool(verdict and verdict["promote"]) and CHALLENGER in version.aliases,
+        history=tuple(_history(version.version, entries)),
+        awaits=waits.body["why"] if waits is not None and waits.body["version"] == version.version else "",
     )
 
 
-def _events(entries: Sequence[Entry]) -> list[Event]:
+def _history(version: int, entries: Sequence[Entry]) -> Iterator[str]:
+    decided = {entry.key: entry.body for entry in entries if entry.kind == journal.DECISION}
+    for entry in entries:
+        if entry.kind not in {journal.PROMOTION, journal.ROLLBACK, journal.TRIAL} or entry.state != DONE:
+            continue
+        body, at = entry.body, f"{entry.at:%d %b %H:%M}"
+        by = f" by {body['by']}" if "by" in body else ""
+        why = f": {decided[entry.key]['reasons'][-1]}" if entry.key in decided else ""
+        if entry.kind == journal.TRIAL and body["version"] == version:
+            yield f"{at} trial ended, {body['action']}: {'; '.join(body['reasons'])}"
+        elif entry.kind == journal.PROMOTION and body["version"] == version:
+            yield f"{at} promoted{by}"
+        elif entry.kind == journal.ROLLBACK and body["version"] == version:
+            yield f"{at} champion again, rolled back to{by}"
+        elif entry.kind == journal.ROLLBACK and why and decided[entry.key]["version"] == version:
+            yield f"{at} left for version {body['version']}{why}"
+
+
+def _events(entries: Sequence[Entry]) -> Iterator[Event]:
     """In the order of time. A retraining and a trial last until their end, which may not have come."""
     ends = {(e.kind, e.key): e for e in entries if e.state != journal.BEGUN}
+    for entry in entries:
+        end = ends.get((entry.kind, entry.key))
+        until, body = end.at if end else None, entry.body
+        if entry.kind == journal.PROMOTION and entry.state == DONE:
+            card = f"/cards/{body['version']}"
+            yield Event(entry.kind, entry.at, None, f"version {body['version']} promoted", f"v{body['version']}", card)
+        elif entry.kind == journal.ROLLBACK and entry.state == DONE:
+            said = f"rolled back to version {body['version']}"
+            yield Event(entry.kind, entry.at, None, said, f"back to v{body['version']}", f"/cards/{body['version']}")
+        elif entry.kind == journal.RETRAIN and entry.state == journal.BEGUN:
+            said = f"retraining {end.state if end else 'running'}: {body['submission_id']}"
+            yield Event(entry.kind, entry.at, until, said, link=f"#job-{body['submission_id']}")
+        elif entry.kind == journal.TRIAL and entry.state == journal.BEGUN:
+            said = f"trial of version {body['version']}" + (f": {end.body.get('action', 'ended')}" if end else "")
+            yield Event(entry.kind, entry.at, until, said, link=f"#version-{body['version']}")
+        elif entry.kind == journal.PAUSE and entry.state == journal.BEGUN:
+            yield Event(entry.kind, entry.at, until, f"paused by {body['by']}")
+
+
+def _jobs(entries: Sequence[Entry], of_cluster: Sequence[Mapping[str, Any]]) -> list[Job]:
+    """Retrainings and whatever else the cluster runs for the model, the latest first."""
+    known = {job["submission_id"]: job["status"] for job in of_cluster}
+    ends = {e.key: e for e in entries if e.kind == journal.RETRAIN and e.state != journal.BEGUN}
     made = []
     for entry in entries:
-        if entry.kind in {journal.PROMOTION, journal.ROLLBACK} and entry.state == DONE:
-            word = "promoted" if entry.kind == journal.PROMOTION else "rolled back to"
-            made.append(Event(entry.kind, entry.at, None, f"version {entry.body['version']} {word}"))
-        elif entry.kind in {journal.RETRAIN, journal.TRIAL, journal.PAUSE} and entry.state == journal.BEGUN:
-            end = ends.get((entry.kind, entry.key))
-            made.append(Event(entry.kind, entry.at, end.at if end else None, _spoken(entry, end)))
-    return made
-
-
-def _spoken(begun: Entry, end: Entry | None) -> str:
-    if begun.kind == journal.RETRAIN:
-        state = end.state if end else "running"
-        return f"retraining {state}: {begun.body['submission_id']}"
-    if begun.kind == journal.PAUSE:
-        return f"paused by {begun.body['by']}"
-    ended = "" if end is None else f": {end.body.get('action', 'ended')}"
-    return f"trial of version {begun.body['version']}{ended}"
+        if entry.kind == journal.RETRAIN and entry.state == journal.BEGUN:
+            name, end = entry.body["submission_id"], ends.get(entry.key)
+            status = end.body["status"] if end else known.get(name, "begun")
+            made.append(Job(name, status, entry.at, end.at if end else None))
+    others = [Job(name, status) for name, status in known.items() if name not in {job.id for job in made}]
+    return [*reversed(others), *reversed(made)]
 
 
 def span(overview: Overview) -> tuple[datetime, datetime]:
     """From the first to the last thing that is shown, an hour at least."""
-    moments = [w.end for w in overview.windows] + [e.start for e in overview.events if overview.windows]
-    moments += [e.end for e in overview.events if e.end is not None and overview.windows]
-    first, last = min(moments, default=overview.at), max(moments, default=overview.at)
-    return (first, last) if last - first >= timedelta(minutes=1) else (first - timedelta(hours=1), last)
+    first = min((window.start for window in overview.windows), default=overview.at)
+    moments = [window.end for window in overview.windows]
+    moments += [moment for event in overview.events for moment in (event.start, event.end) if moment is not None]
+    last = max(moments, default=overview.at)
+    return min(first, last - timedelta(hours=1)), last

@@ -1,8 +1,8 @@
 """The page over HTTP: who has the token may look and act.
 
 The token comes once in the URL, as Jupyter has it, and is kept in a cookie that no script reads and no other site's
-request carries. What is drilled down to, reports and cards, holds texts of strangers: it is sent as a sandbox of its
-own, which can neither read the page nor ask for anything.
+request carries. Who acts must come from the page itself besides. What is drilled down to, reports and cards, holds
+texts of strangers: it is sent as a sandbox of its own, which can neither read the page nor ask for anything.
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
+from html import escape
 from importlib.resources import files
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, StrictUndefined
 
 from cluster.console import say
 from cluster.errors import NotFoundError, RehoneError, UserError
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from monitoring import hold, promotion
+from monitoring import controller, hold, promotion
 from monitoring.journal import Journal
 
 from .overview import Overview, gather
 from .timeline import svg
 
-COOKIE = "rehone"
 _MOST_FORM, _MOST_WHY = 4096, 200  # bytes of a form, characters of a reason
 Look = Callable[[Spec, Place], Overview]
 _KEY = re.compile(r"[1-9][0-9]*-[0-9]+")
 _PAGE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{}'; connect-src 'self'; form-action 'self'; "
 _PAGE += "img-src data:; frame-ancestors 'none'; base-uri 'none'"
+_PLAIN = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_STILL = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # ours: no script of its own
 _REPORT = "sandbox allow-scripts; default-src 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'none'"
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
 
@@ -53,16 +55,18 @@ def build(spec: Spec, place: Place, token: str, look: Look = gather) -> FastAPI:
 
 def _guard(token: str) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.query_params.get("token", "")
+        given, name = request.query_params.get("token", ""), cookie(request.url.port)
         if request.method == "GET" and _same(given, token):
-            # Out of the address bar, and out of what is copied from there.
-            let_in = RedirectResponse(request.url.path, 303, _HEADERS)
-            let_in.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            # Out of the address bar, and out of what is copied from there. By a page and not by a redirect: after one,
+            # who has followed a link of another site comes without the cookie, which is strict.
+            let_in = _said("opening", 200, head='<meta http-equiv="refresh" content="0;url=/">')
+            secure = request.url.scheme == "https"
+            let_in.set_cookie(name, token, httponly=True, samesite="strict", secure=secure)
             return let_in
-        if not _same(request.cookies.get(COOKIE, ""), token):
-            return JSONResponse({"detail": "open the address that `rehone ui` has printed"}, 401, _HEADERS)
+        if not _same(request.cookies.get(name, ""), token):
+            return _said("open the address that `rehone ui` has printed", 401)
         if request.method != "GET" and not _own(request):
-            return JSONResponse({"detail": "another site's page has asked for this"}, 403, _HEADERS)
+            return _said("another site's page has asked for this", 403)
         made = await answer(request)
         made.headers.update(_HEADERS)
         return made
@@ -85,16 +89,15 @@ def _shown(spec: Spec, place: Place, look: Look) -> APIRouter:
 
     @routes.get("/windows/{key}")
     def window(key: str) -> HTMLResponse:
-        return _report(place, f"drift/{spec.name}/{_known(key)}-summary.html")
+        return _kept(place.storage.read_bytes(f"drift/{spec.name}/{_known(key)}-summary.html"), _STILL)
 
     @routes.get("/reports/{key}")
     def report(key: str) -> HTMLResponse:
-        return _report(place, f"drift/{spec.name}/{_known(key)}.html")
+        return _kept(place.storage.read_bytes(f"drift/{spec.name}/{_known(key)}.html"), _REPORT)
 
     @routes.get("/cards/{version}")
     def card(version: int) -> HTMLResponse:
-        folder = place.registry.download(place.registry.get(spec.name, version))
-        return HTMLResponse((folder / "card.html").read_text("utf-8"), headers={"Content-Security-Policy": _REPORT})
+        return _kept(place.registry.read(place.registry.get(spec.name, version), "card.html"), _STILL)
 
     return routes
 
@@ -119,16 +122,19 @@ def _acted(spec: Spec, place: Place) -> APIRouter:
         promotion.promote(spec.name, version, place)
         return _back()
 
-    @routes.post("/rollback")
-    def rollback() -> Response:
-        promotion.roll_back(spec.name, place)
+    @routes.post("/rollback/{version}")
+    def rollback(version: int) -> Response:
+        # What a page shows may be old: nobody is to go back elsewhere than they read.
+        if place.registry.previous(spec.name).version != version:
+            raise UserError(f"version {version} is not the previous champion any more", mend="look at the page again")
+        promotion.roll_back(spec.name, place, version)
         return _back()
 
     return routes
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, 404 if isinstance(error, NotFoundError) else 409)
+    return _said(str(error), 404 if isinstance(error, NotFoundError) else 409)
 
 
 def run(spec: Spec, place: Place, host: str, port: int) -> None:
@@ -146,7 +152,13 @@ def run(spec: Spec, place: Place, host: str, port: int) -> None:
     print(f"http://{shown}:{listening.getsockname()[1]}/?token={token}", flush=True)
     say("the page of the loop is there until Ctrl-C; whoever has the address may act")
     server = uvicorn.Server(uvicorn.Config(build(spec, place, token), log_level="warning"))
-    server.run(sockets=[listening])
+    with controller.signalled():  # uvicorn raises what ended it once more
+        server.run(sockets=[listening])
+
+
+def cookie(port: int | None) -> str:
+    """Its name. Browsers give cookies to every port of a host: two pages on one machine are not to share one."""
+    return f"rehone-{port or 'default'}"
 
 
 def _same(given: str, token: str) -> bool:
@@ -154,9 +166,12 @@ def _same(given: str, token: str) -> bool:
 
 
 def _own(request: Request) -> bool:
-    """Whether the page itself has sent this. Browsers say where a POST is from."""
-    origin = request.headers.get("origin")
-    return origin is None or origin == str(request.base_url).rstrip("/")
+    """Whether the page itself has sent this. Browsers say so; older ones, and those without HTTPS, say from where."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site == "same-origin"
+    # The host alone: behind what speaks HTTPS for us the scheme is another one.
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _known(key: str) -> str:
@@ -165,8 +180,17 @@ def _known(key: str) -> str:
     return key
 
 
-def _report(place: Place, path: str) -> HTMLResponse:
-    return HTMLResponse(place.storage.read_bytes(path), headers={"Content-Security-Policy": _REPORT})
+def _kept(page: bytes, policy: str) -> HTMLResponse:
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+
+def _said(text: str, status: int, head: str = "") -> HTMLResponse:
+    """One line, and the way back."""
+    style = "<style>:root {color-scheme: light dark} body {font: 16px/1.5 system-ui, sans-serif; margin: 2rem}</style>"
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    page = f"<!doctype html><title>rehone</title>{meta}{head}{style}<p>{escape(text)}</p>"
+    page += '<p><a href="/">to the loop</a></p>'
+    return HTMLResponse(page, status, {**_HEADERS, "Content-Security-Policy": _PLAIN})
 
 
 def _back() -> Response:

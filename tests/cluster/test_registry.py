@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.errors import ClusterError, NotFoundError, UserError
@@ -105,3 +107,15 @@ def test_an_object_store_needs_a_server() -> None:
     with pytest.raises(UserError, match="needs an MLflow server"):
         tracking_uri(Settings(storage="s3://bucket"))
     assert tracking_uri(Settings(storage="s3://bucket", tracking_uri="http://m")) == "http://m"
+
+
+def test_one_file_of_a_version_is_read_alone(settings: Settings, tmp_path) -> None:
+    registry = Registry(settings)
+    version = registry.get("one-file", register(settings, "one-file", tmp_path))
+    assert registry.read(version, "weights") == b"one-file"
+    with pytest.raises(NotFoundError, match=r"one-file version 1 has no card\.html"):
+        registry.read(version, "card.html")
+    served = replace(version, source=f"runs:/{version.run}/model")  # as from a store elsewhere: by a copy
+    assert registry.read(served, "weights") == b"one-file"
+    with pytest.raises(NotFoundError):
+        registry.read(served, "card.html")

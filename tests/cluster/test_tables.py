@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
+from cluster.errors import ClusterError
 from cluster.storage import Storage
 from cluster.tables import Table
 
@@ -122,3 +123,15 @@ def test_a_table_in_an_object_store(bucket: str) -> None:
     assert table.append(rows(1, 2), ("writer", 0))
     assert not table.append(rows(1, 2), ("writer", 0))
     assert sorted(table.read([("n", ">", 1)], ["n"])["n"].to_pylist()) == [2]
+
+
+def test_a_table_that_is_gone_is_not_begun_anew(table: Table, tmp_path) -> None:
+    assert table.append(rows(1))
+    place = tmp_path / "tables"
+    place.rename(tmp_path / "away")
+    with pytest.raises(ClusterError, match="the table was there and is gone"):
+        table.append(rows(2))
+    assert not place.exists()
+    (tmp_path / "away").rename(place)
+    assert table.append(rows(2))
+    assert table.read().num_rows == 2

@@ -43,6 +43,8 @@ SPEC = Spec.model_validate(
 )
 TRIED = SPEC.with_values({"serving.canary.share": 0.5, "serving.canary.rows": 60})
 """With a canary between the gate and the champion's place."""
+HELD = SPEC.with_values({"monitoring.check_seconds": 1.0})
+"""Whose model somebody pauses before the job has made its challenger, and resumes after."""
 JOB = "moods-retrain-1-2"
 # Forked from a server that has imported all this and done nothing: a life costs no imports, and no thread is lost.
 LIVES = multiprocessing.get_context("forkserver")
@@ -103,7 +105,7 @@ def life(root: Path, spec: Spec, kill_at: int | None) -> None:
     from mlflow import MlflowClient
 
     from cluster.tables import Table
-    from monitoring import promotion
+    from monitoring import hold, promotion
     from monitoring.judges.gate import Verdict
     from monitoring.watch import Watch, drain
 
@@ -126,11 +128,14 @@ def life(root: Path, spec: Spec, kill_at: int | None) -> None:
         submit=jobs.submit,
         job_status=jobs.status,
         finish=lambda job: promotion.finish(spec, place, job),
+        settle=lambda version: promotion.settle(spec, place, place.registry.get(MODEL, version)),
         roll_back=lambda version, key: promotion.roll_back(MODEL, place, version, key),
         detect=detect,
         court=promotion.court(spec, place),
     )
     drain(watch)
+    if spec == HELD and not watch.journal.entries(MODEL, "pause"):
+        hold.pause(watch.journal, MODEL, by="ann@desk")
     for job in jobs.pending():
         (jobs.folder / f"{job}.running").touch()
         champion = place.registry.champion(MODEL)
@@ -138,6 +143,9 @@ def life(root: Path, spec: Spec, kill_at: int | None) -> None:
         promotion.settle(spec, place, made)
         (jobs.folder / f"{job}.ended").touch()
     drain(watch)
+    if spec == HELD:
+        hold.resume(watch.journal, MODEL, by="ann@desk")
+        drain(watch)
     (root / "transitions.json").write_text(json.dumps(transitions.done))
 
 
@@ -217,12 +225,15 @@ WHOLE = {
     "look": [],
     "promotion": ["2-settled begun", "2-settled done"],
     "rollback": [],
+    "awaits": [],
+    "pause": [],
 }
 WHOLE_TRIED = WHOLE | {
     "trial": ["2 begun", "2 done"],
     "look": ["2-1 done"],
     "promotion": ["2-trial begun", "2-trial done"],
 }
+WHOLE_HELD = WHOLE | {"awaits": ["2 done"], "pause": ["1 begun", "1 done"]}
 
 
 def copy(start: Path, name: str) -> Path:
@@ -235,7 +246,7 @@ def told(root: Path) -> dict[str, Any]:
     versions = place.registry.versions(MODEL)
     at = {alias: version.version for version in versions for alias in version.aliases}
     journal = Journal(Storage(str(root / "store")))
-    kinds = ("window", "decision", "retrain", "evaluated", "verdict", "trial", "look", "promotion", "rollback")
+    kinds = [kind for kind, rows in WHOLE.items() if isinstance(rows, list) and kind != "jobs"]
     rows = {kind: [f"{e.key} {e.state}" for e in journal.entries(MODEL, kind)] for kind in kinds}
     aliases = {name: at.get(name) for name in (CHAMPION, PREVIOUS, CHALLENGER, CANARY)}
     return {"jobs": Jobs(root / "jobs").pending() or jobs_of(root), "versions": len(versions)} | aliases | rows
@@ -272,6 +283,17 @@ def test_killed_anywhere_in_a_canarys_trial_it_ends_as_it_would_have(start, undi
     assert len(tried) - same > 10
     for kill_at in range(same, len(tried) + 1):
         assert killed(start, TRIED, kill_at) == WHOLE_TRIED, f"killed at {kill_at}, {tried[kill_at - 1]}"
+
+
+def test_killed_anywhere_between_a_verdict_and_the_end_of_a_pause_it_is_promoted_once(start, undisturbed):
+    """What comes before the verdict is killed above."""
+    held = passed(start, HELD, WHOLE_HELD)
+    made, other = (life.index("after create_model_version") for life in (held, undisturbed))
+    pairs = enumerate(zip(held[made:], undisturbed[other:], strict=False), made)
+    same = next(at for at, pair in pairs if len(set(pair)) > 1)
+    assert len(held) - same > 10
+    for kill_at in range(same, len(held) + 1):
+        assert killed(start, HELD, kill_at) == WHOLE_HELD, f"killed at {kill_at}, {held[kill_at - 1]}"
 
 
 def killed(start: Path, spec: Spec, kill_at: int) -> dict[str, Any]:

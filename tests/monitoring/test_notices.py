@@ -80,6 +80,8 @@ def a_day_of_drift(journal: Journal) -> None:
     journal.write(MODEL, "retrain", BEGUN, "1-4", {"submission_id": "job-4"})
     journal.write(MODEL, "retrain", FAILED, "1-4", {"submission_id": "job-4", "status": "FAILED"})
     journal.write(MODEL, "verdict", DONE, "2", {"promote": True, "reasons": ["better", "no harm"]})
+    journal.write(MODEL, "promotion", BEGUN, "2-settled", {"version": 2})
+    journal.write(MODEL, "promotion", DONE, "2-settled", {"version": 2})
     journal.write(MODEL, "verdict", DONE, "3", {"promote": False, "reasons": ["not better"]})
     journal.write(MODEL, "rollback", BEGUN, "1-x", {"version": 1})
     journal.write(MODEL, "rollback", DONE, "1-x", {"version": 1})
@@ -100,6 +102,30 @@ def test_what_people_are_told_is_what_changed(journal):
     told = list(messages(journal.entries(MODEL)))
     assert [(m.kind, m.title, m.body) for m in told] == SAID
     assert len({m.key for m in told}) == len(told)
+
+
+def test_a_version_that_passed_is_told_of_when_it_is_known_what_follows(journal):
+    def told() -> list[tuple[str, str]]:
+        return [(m.title, m.body) for m in messages(journal.entries(MODEL))]
+
+    journal.write(MODEL, "verdict", DONE, "2", {"promote": True, "reasons": ["better"]})
+    assert told() == []
+    journal.write(MODEL, "awaits", DONE, "2", {"version": 2, "why": "a person's word is wanted"})
+    waits = (
+        "moods: version 2 passed the gate and waits",
+        "a person's word is wanted; `rehone promote moods 2` lets it serve",
+    )
+    assert told() == [waits]
+    journal.write(MODEL, "promotion", DONE, "2-17", {"version": 2, "by": "ann@desk"})
+    assert told() == [waits, ("moods: version 2 promoted", "by ann@desk")]
+    journal.write(MODEL, "verdict", DONE, "3", {"promote": True, "reasons": ["better still"]})
+    journal.write(MODEL, "trial", BEGUN, "3", {"version": 3, "champion": 2})
+    journal.write(MODEL, "promotion", DONE, "3-trial", {"version": 3})
+    journal.write(MODEL, "trial", DONE, "3", {"version": 3, "action": "promote", "reasons": ["as good"]})
+    assert told()[2:] == [
+        ("moods: version 3 passed the gate and goes on trial", "better still"),
+        ("moods: version 3 promoted after its trial", "as good"),
+    ]
 
 
 def test_each_message_reaches_a_real_receiver_once(journal, receiver):

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import timedelta
 
 import pandas as pd
 import pytest
 
 from cluster.lease import Term
+from cluster.registry import ModelVersion
 from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec, MonitoringSpec
 from monitoring import policy, show
 from monitoring.budget import Cost
 from monitoring.drift.detect import DriftResult
 from monitoring.judges import gate
+from serve.certificate import Certificate, Measured
 
 from .fakes import BEGAN, drifted, result
 from .holdouts import planted
@@ -75,9 +78,11 @@ STATE = {
     "versions": [],
     "trial": None,
     "paused": None,
+    "awaits": None,
     "decisions": [],
     "windows": [],
     "jobs": [],
+    "unreachable": None,
 }
 
 
@@ -97,7 +102,25 @@ def test_the_state_says_who_watches_and_what_is_on_trial() -> None:
     text = show.status({**STATE, "watching": Term(3, "vm/12", BEGAN), "trial": trial})
     assert "watched by vm/12" in text
     assert "version 2 is on trial since 2026-03-01 23:50:00 UTC: not looked at yet" in text
+    waits = {"version": 2, "why": "monitoring.approval wants a person's word"}
+    assert "version 2 passed and waits: monitoring.approval wants" in show.status({**STATE, "awaits": waits})
     assert "half as fast" in show.status({**STATE, "trial": {**trial, "reasons": ["half as fast"]}})
+
+
+def test_the_state_says_how_a_version_with_an_alias_was_certified() -> None:
+    engines = (
+        Measured("torch", 0.04, 0.0),
+        Measured("onnx-int8", 0.01, 0.02, 0.80, 0.91, 0.88, fault="costs accuracy"),
+    )
+    made = Certificate(3, "torch", 8, 1e-7, 1e-3, "http://127.0.0.1:8000", "2026-03-01 12:00:00 UTC", engines)
+    tags = {"parity": json.dumps(made.to_dict())}
+    champion = ModelVersion("moods", 3, "run", "file:///3", tags, ("champion",), 1e9)
+    told = show.status({**STATE, "versions": [champion]})
+    assert "version 3, parity: torch answered 8 golden inputs at most 1e-07 from the trainer (0.001 allowed)" in told
+    assert "asked of a live replica at http://127.0.0.1:8000; torch 40.0 ms; onnx-int8 10.0 ms, accuracy 0.800" in told
+    assert "where the trainer has 0.910: costs accuracy" in told
+    old = dataclasses.replace(champion, aliases=())
+    assert "parity" not in show.status({**STATE, "versions": [old]})
 
 
 @pytest.mark.parametrize(("found", "told"), [(drifted(), True), (result(), False)])

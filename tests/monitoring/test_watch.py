@@ -49,6 +49,7 @@ class World:
     kill_at: int | None = None
     acts: int = 0
     finished: list[str] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
     ticks: Any = field(default_factory=count)
 
     def clock(self) -> datetime:
@@ -73,6 +74,14 @@ class World:
     def finish(self, submission_id: str) -> None:
         self.finished.append(submission_id)
 
+    def settle(self, version: int) -> None:
+        """As the real one: the same rows again are the same act."""
+        self.settled.append(version)
+        for state in (BEGUN, DONE):
+            Journal(self.storage, self.act(self.clock)).write(
+                MODEL, "promotion", state, f"{version}-settled", {"version": version}
+            )
+
     def detect(self, window, reference, vocabulary, spec, storage):
         assert len(reference) == 20
         assert vocabulary
@@ -94,6 +103,7 @@ class World:
             submit=self.act(self.jobs.submit),
             job_status=self.act(self.jobs.status),
             finish=self.act(self.finish),
+            settle=self.act(self.settle),
             roll_back=self.act(lambda version, _: self.registry.promote(version)),
             clock=self.act(self.clock),
             detect=self.act(self.detect),
@@ -287,6 +297,59 @@ def test_a_paused_champion_is_not_rolled_back(worse):
     assert (decision.action, worse.registry.number) == ("wait", 2)
     assert decision.regression.worse
     assert any(reason.startswith("paused since") for reason in decision.reasons)
+
+
+def test_what_a_pause_kept_from_going_back_goes_back_when_it_ends(worse):
+    paused = Journal(worse.storage, worse.clock)
+    hold.pause(paused, MODEL)
+    step(worse.watch())
+    log(worse.storage, sample(2 * SIZE, np.random.default_rng(4)), start=200, version=2)
+    assert [d.regression for d in drain(worse.watch())][-1] is None  # no new labels: nothing to compare
+    hold.resume(paused, MODEL)
+    resume(worse.watch())
+    assert worse.registry.number == 1
+    paused.write(MODEL, "rollback", DONE, "2-1", {"version": 1})
+    worse.registry.promote(2)  # a person's word, after that
+    resume(worse.watch())
+    assert worse.registry.number == 2
+
+
+@pytest.fixture
+def waiting(world):
+    """Version 2 has passed while somebody had paused the model, and the pause is over."""
+    paused = Journal(world.storage, world.clock)
+    hold.pause(paused, MODEL)
+    paused.write(MODEL, "verdict", DONE, "2", {"promote": True, "reasons": ["better"]})
+    paused.write(MODEL, "awaits", DONE, "2", {"version": 2, "why": "a holiday"})
+    world.moved = False
+    resume(world.watch())
+    assert world.settled == []
+    hold.resume(paused, MODEL)
+    world.acts = 0
+    return world
+
+
+def test_what_waited_for_the_end_of_a_pause_is_settled_once(waiting):
+    for _ in range(2):
+        resume(waiting.watch())
+    assert waiting.settled == [2]
+
+
+def test_what_waits_for_a_person_is_left_to_them(waiting):
+    asked = SPEC.model_copy(update={"monitoring": SPEC.monitoring.model_copy(update={"approval": True})})
+    drain(replace(waiting.watch(), spec=asked))
+    assert waiting.settled == []
+
+
+@pytest.mark.parametrize("kill_at", range(1, 7))
+def test_killed_anywhere_what_waited_is_promoted_once(waiting, kill_at):
+    waiting.kill_at = kill_at
+    with pytest.raises(Killed):
+        resume(waiting.watch())
+    waiting.kill_at = None
+    for _ in range(2):
+        resume(waiting.watch())
+    assert waiting.states("promotion") == [("2-settled", BEGUN), ("2-settled", DONE)]
 
 
 def test_a_row_is_answered_once_by_the_version_before(worse):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.storage import Storage
-from monitoring.windows import ENOUGH_LABELS, START, Position, accuracy_of, labelled, labels_since, next_window
+from monitoring.windows import ENOUGH_LABELS, START, Position, accuracies, labelled, labels_since, next_window
 
 from .fakes import BEGAN, MODEL, feedback, log, sample
 
@@ -137,10 +137,13 @@ def test_accuracy_is_measured_on_the_latest_labels_while_the_windows_own_are_too
 def test_late_labels_count_into_their_own_window(storage):
     rows = sample(40, np.random.default_rng(0))
     ids = log(storage, rows)
-    first = next_window(storage, MODEL, 1, 20)
-    assert accuracy_of(storage, MODEL, 1, first.start, first.end) == (None, 0)
+    spans = [(w.version, w.start, w.end) for w in all_windows(storage, 20)]
+    assert accuracies(storage, MODEL, []) == []
+    assert accuracies(storage, MODEL, spans) == [(None, 0), (None, 0)]
     feedback(storage, dict(zip(ids[:10], rows["label"], strict=False)), at=BEGAN + timedelta(days=3))
     feedback(storage, dict.fromkeys(ids[20:], "pos"), at=BEGAN + timedelta(days=3))
-    assert accuracy_of(storage, MODEL, 1, first.start, first.end) == (1.0, 10)
+    right = int((rows["label"][20:] == "pos").sum())
+    assert accuracies(storage, MODEL, spans) == [(1.0, 10), (right / 20, 20)]
+    assert accuracies(storage, MODEL, [(2, *spans[0][1:]), spans[0]]) == [(None, 0), (1.0, 10)]
     feedback(storage, dict.fromkeys(ids[:5], "neither"), at=BEGAN + timedelta(days=4))
-    assert accuracy_of(storage, MODEL, 1, first.start, first.end) == (0.5, 10)
+    assert accuracies(storage, MODEL, spans)[0] == (0.5, 10)

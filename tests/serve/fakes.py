@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class FakePredictor:
     labels, engine = LABELS, "torch"
 
     def __init__(self, share: float = 0.75) -> None:
-        self.share = share
+        self.share, self.seconds = share, 0.0
         self.fails: Exception | None = None
         self.calls: list[list[str]] = []
 
@@ -31,12 +32,13 @@ class FakePredictor:
         self.calls.append(list(texts))
         if self.fails is not None:
             raise self.fails
+        time.sleep(self.seconds)
         scores = {"negative": 1 - self.share, "positive": self.share}
         return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
 
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The words of the input, a word a step."""
-        words = given.split()[: sampling.most]
+        words = given.split()[: sampling.most] or [""]
         whole = Output(" ".join(words), 0.5, {}, np.zeros(3, np.float32))
         for at, word in enumerate(words, 1):
             ended = "stop" if at == len(words) else None
@@ -53,8 +55,10 @@ class FakePredictor:
 
 
 def load(folder: Path) -> FakePredictor:
-    """The model whose share is written in the folder."""
-    return FakePredictor(float((folder / "share.txt").read_text()))
+    """The model whose share is written in the folder, and how many seconds it takes for a batch, where it is slow."""
+    made, slow = FakePredictor(float((folder / "share.txt").read_text())), folder / "seconds.txt"
+    made.seconds = float(slow.read_text()) if slow.exists() else 0.0
+    return made
 
 
 def write_version(folder: Path, share: float, golden: float | None = None) -> Path:

@@ -1,95 +1,66 @@
 from __future__ import annotations
 
-import json
-import shutil
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cluster.errors import ClusterError
-from jobs import model, pipeline, publish, tasks
-from jobs.data import preparation
-from jobs.pipeline import Place
 from jobs.predictor import Predictor
-from jobs.spec import Spec
-from monitoring import promotion
 from serve import compiled, engine
 from tests import tiny, tiny_images
 
 from . import fakes
+from .conftest import Kept, teach
 
 pytestmark = pytest.mark.long
-LABELS = ("negative", "positive")
 
 
-def published(spec: Spec, place: Place, folder: Path, labels: tuple[str, ...]) -> Path:
-    """A version that has learned nothing, with everything that serving needs."""
-    task = tasks.get(spec.task)
-    model.base(task, spec.base_model, labels, 1).save_pretrained(str(folder / "weights"))
-    data = preparation.prepare(spec, place.storage)
-    with pipeline.open_run(spec, data, place, "train") as run:
-        made = publish.publish(spec, data, folder, curve=(), storage=place.storage, registry=place.registry, run=run)
-    return place.registry.download(made.version)
+def scores(predictor: Predictor, inputs: list[str]) -> np.ndarray:
+    return np.array([list(output.scores.values()) for output in predictor(inputs)])
 
 
 @pytest.fixture
-def folder(spec: Spec, place: Place, tmp_path: Path) -> Path:
-    return published(spec, place, tmp_path / "kept", LABELS)
+def whole(taught: Kept, tmp_path: Path) -> Path:
+    plain = Predictor.load(taught.folder)
+    return compiled.exported(plain, [row["input"] for row in tiny.rows(3, seed=1)], tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("kind", ["onnx", "onnx-int8"])
-def test_texts_of_any_length_and_number_are_answered_alike(folder: Path, kind: compiled.Kind) -> None:
-    plain, made = Predictor.load(folder), compiled.loader(kind)(folder)
-    assert (plain.engine, made.engine) == ("torch", kind)
+def test_texts_of_any_length_and_number_are_answered_alike(taught: Kept, whole: Path) -> None:
+    plain = Predictor.load(taught.folder)
+    made = compiled.session(plain, whole, "onnx")
     texts = [row["input"] for row in tiny.rows(40, seed=5)] + ["good", "so very " * 12]
+    assert np.ptp(scores(plain, texts)[:, 0]) > 0.5  # answers that differ can be told apart
     for some in (texts, texts[:1], texts[-1:]):
-        ours, theirs = plain(some), made(some)
-        apart = max(abs(a.scores["positive"] - b.scores["positive"]) for a, b in zip(ours, theirs, strict=True))
-        assert apart < {"onnx": 1e-5, "onnx-int8": 0.05}[kind]
-        if kind == "onnx":
-            np.testing.assert_allclose([o.embedding for o in ours], [o.embedding for o in theirs], atol=1e-5)
+        np.testing.assert_allclose(scores(made, some), scores(plain, some), atol=1e-5)
+        ours, theirs = ([output.embedding for output in one(some)] for one in (plain, made))
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
     # It goes on to explain, by the network that it was made from.
     assert made.explain("good day", None, 8) == plain.explain("good day", None, 8)
-    assert engine.load(fakes.version(1), folder, lambda _: made).predictor is made
+    assert engine.load(fakes.version(1), taught.folder, lambda _: made).predictor is made
 
 
-def test_images_are_compiled_too(tmp_path: Path, place: Place) -> None:
-    spec = tiny_images.spec(tmp_path / "data", tiny_images.base_model(tmp_path / "vit"), 90)
-    folder = published(spec, place, tmp_path / "kept", tiny_images.LABELS)
-    plain, made = Predictor.load(folder), compiled.loader("onnx")(folder)
-    pictures = [given for given, _ in tiny_images.inputs(7)]
-    scores = [[list(output.scores.values()) for output in one(pictures)] for one in (plain, made)]
-    np.testing.assert_allclose(*scores, atol=1e-5)
+def test_eight_bits_are_other_weights_and_nearly_the_same_answers(
+    taught: Kept, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Predictor.load(taught.folder)
+    made = compiled.session(plain, compiled.quantised(whole, whole.with_name("int8.onnx")), "onnx-int8")
+    texts = [row["input"] for row in tiny.rows(40, seed=5)]
+    apart = np.abs(scores(made, texts) - scores(plain, texts)).max()
+    assert 1e-6 < apart < 0.05
+    assert caplog.messages == []
+    logging.getLogger().warning("what is said afterwards")
+    assert caplog.messages == ["what is said afterwards"]
 
 
-def test_auto_takes_one_that_agrees(folder: Path) -> None:
-    made = compiled.loader("auto")(folder)
-    assert made.engine in {"torch", "onnx", "onnx-int8"}
-    assert engine.load(fakes.version(1), folder, lambda _: made).labels == LABELS
-
-
-def test_eight_bits_are_refused_where_they_cost_accuracy(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    rows = pd.read_parquet(copy / "reference.parquet")
-    rows["true"] = rows["label"]
-    rows["label"] = rows["true"]
-    said = [output.label for output in compiled.loader("onnx")(copy)(list(rows["input"]))]
-    other = {"negative": "positive", "positive": "negative"}
-    rows.assign(true=[other[label] for label in said], label=[other[label] for label in said]).to_parquet(
-        copy / "reference.parquet"
-    )
-    with pytest.raises(ClusterError, match=r"eight bits cost accuracy: 0\.000, 1\.000 before"):
-        compiled.loader("onnx-int8")(copy)
-    assert compiled.loader("auto")(copy).engine != "onnx-int8"
-
-
-def test_one_that_a_replica_would_refuse_is_refused_by_the_gate(spec: Spec, place: Place, folder: Path) -> None:
-    golden = json.loads((folder / "golden.json").read_text())
-    golden["scores"][0] = golden["scores"][0][::-1]
-    (folder / "golden.json").write_text(json.dumps(golden))
-    verdict = promotion.settle(spec, place, place.registry.get("tiny", 1))
-    assert not verdict.promote
-    assert "away from its trainer" in verdict.reasons[0]
-    assert place.registry.find("tiny", "champion") is None
+def test_images_are_compiled_too(tmp_path: Path) -> None:
+    spec = tiny_images.spec(tmp_path / "data", tiny_images.base_model(tmp_path / "vit"), 3)
+    rows = pd.DataFrame(tiny_images.inputs(48), columns=["input", "label"])
+    net, processor = teach(spec, rows, tiny_images.LABELS, 12), tiny_images.TASK.processor(spec.base_model)
+    plain = Predictor(net, tiny_images.TASK, processor, tiny_images.LABELS, spec.bounds)
+    pictures = list(rows["input"])
+    made = compiled.session(plain, compiled.exported(plain, pictures[:3], tmp_path / "model.onnx"), "onnx")
+    assert np.ptp(scores(plain, pictures)[:, 0]) > 0.1
+    for some in (pictures, pictures[:1]):
+        np.testing.assert_allclose(scores(made, some), scores(plain, some), atol=1e-5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,26 @@ def test_a_record_survives_its_json_line(text: str) -> None:
     assert isinstance(back, Prediction)
     assert (back.input, back.at, back.scores) == (made.input, made.at, made.scores)
     assert back.embedding.tolist() == made.embedding.tolist()
+
+
+@given(st.lists(st.floats(width=32), max_size=8))
+def test_an_embedding_is_kept_to_a_two_thousandth_and_what_is_none_stays_none(values: list[float]) -> None:
+    made = np.array(values, np.float32)
+    kept = replace(prediction(), embedding=made).to_row()["embedding"]
+    assert (kept.dtype, kept.shape) == (np.float32, made.shape)
+    finite = np.isfinite(made) & np.isfinite(kept)
+    assert np.array_equal(kept[~np.isfinite(made)], made[~np.isfinite(made)], equal_nan=True)
+    normal = finite & (np.abs(made) >= np.finfo(np.float32).tiny)
+    assert np.all(np.abs(kept[normal].astype(float) - made[normal]) <= np.abs(made[normal].astype(float)) * 2**-11)
+    assert np.all(kept[normal].view(np.uint32) % 2**13 == 0)
+
+
+def test_the_log_takes_less_room_than_whole_embeddings(tmp_path) -> None:
+    draw, storage = np.random.default_rng(0), Storage(str(tmp_path))
+    rows = [replace(prediction(), embedding=draw.normal(size=384).astype(np.float32)).to_row() for _ in range(500)]
+    prediction_log(storage).append(rows)
+    (file,) = tmp_path.rglob("*.parquet")
+    assert file.stat().st_size < 500 * 384 * 4 * 2 / 3
 
 
 def test_the_tables_take_the_rows(tmp_path) -> None:

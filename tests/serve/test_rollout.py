@@ -11,14 +11,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ray import serve
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, GateRefusedError
 from cluster.registry import CANARY, Registry
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Tracker
+from jobs.pipeline import Place
 from jobs.spec import Spec
-from serve import rollout
+from serve import endpoint, examine, rollout
+from serve.endpoint import Endpoint
 from serve.predictions import feedback_log, observations, prediction_log
 
 from . import fakes
@@ -79,6 +82,12 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     for thread in threads:
         thread.start()
     wait(lambda: len(answered) > 20)
+    # A promotion asks a live replica first, which goes on answering meanwhile.
+    endpoint.record(Storage.from_settings(settings), Endpoint("tiny", url, None))
+    assert examine.certify(Place.from_settings(settings), registry.get("tiny", 2), "torch").replica == url
+    with pytest.raises(GateRefusedError, match=re.escape("version 3: answers the golden inputs 0.6 away")):
+        examine.certify(Place.from_settings(settings), registry.get("tiny", 3), "torch")
+    assert served(url)["version"] == 1
     registry._client.set_registered_model_alias("tiny", CANARY, "2")
     wait(lambda: {version for _, version in answered} == {1, 2})
     assert served(url)["version"] == 1
@@ -111,3 +120,23 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     assert {(row["version"], row["kind"]) for row in seen} == {(1, "answer"), (2, "answer"), (3, "load")}
     assert {row["prediction_id"] for row in seen if row["kind"] == "answer"} < set(logged)
     assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]
+
+
+def running() -> int:
+    states = serve.status().applications[rollout.APPLICATION].deployments["Server"].replica_states
+    return sum(states.values())
+
+
+def test_a_server_ends_when_nobody_asks_and_wakes_for_a_request(ray_session: str, spec: Spec, tmp_path: Path) -> None:
+    settings = Settings(storage=str(tmp_path / "store"))
+    register(settings, tmp_path / "1", 0.6)
+    Registry(settings).promote("tiny", 1)
+    scale = {"serving.autoscale.min": 0, "serving.autoscale.max": 2, "serving.autoscale.idle_seconds": 1.0}
+    url = rollout.start(spec.with_values(scale), settings, load=fakes.load)
+    wait(lambda: not running())
+    answer = httpx.post(url + PREDICT, json={"inputs": "what a day"}, timeout=60)
+    assert answer.status_code == 200
+    assert running() == 1
+    rollout.stop()
+    made = [one["prediction_id"] for one in answer.json()["predictions"]]
+    assert prediction_log(Storage.from_settings(settings)).read()["prediction_id"].to_pylist() == made

@@ -1,0 +1,184 @@
+"""Which engine answers: the one that the spec names, or the fastest of those that answer as the trainer did.
+
+What is compiled and measured is kept in a folder of the node, `spool/engines`: the other replicas of the node find it
+there, and so does one that starts again. A folder in it is named after all files of the version and the libraries.
+
+    model.onnx, int8.onnx      what was compiled
+    measured-THREADS.json      what was measured of each engine
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+
+from cluster.errors import ClusterError
+from jobs.predictor import Predictor
+
+from . import compiled, parity
+from .certificate import Measured
+from .node import turn
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["torch", "onnx", "onnx-int8", "auto"]
+
+TORCH, ONNX, INT8, AUTO = "torch", "onnx", "onnx-int8", "auto"
+TOLERANCE: Mapping[str, float] = {TORCH: 1e-3, ONNX: 1e-3, INT8: 0.1}
+"""Largest difference of a probability from the trainer's, by engine."""
+MOST_LOST = 0.005
+"""Accuracy that eight bits may lose on the version's test rows."""
+FEWEST_ALIKE = 0.98
+"""Share of the test rows to which eight bits must give the trainer's own label."""
+
+_ROWS = 500  # of these, at most
+_REPEATS = 5
+_KEPT = 3  # versions a node
+_LIBRARIES = ("torch", "transformers", "onnxruntime")
+
+
+def loader(kind: Kind, kept: Path) -> Callable[[Path], Predictor]:
+    """What loads a version's folder into an engine of this kind. `kept` is the node's folder of compiled models."""
+    return Predictor.load if kind == TORCH else lambda folder: _loaded(folder, kind, kept)
+
+
+def fastest(found: Iterable[Measured]) -> str:
+    """Of those without a fault; PyTorch where there is none, since nothing else can show what is wrong."""
+    good = [(one.seconds, one.engine) for one in found if not one.fault and one.seconds is not None]
+    return min(good)[1] if good else TORCH
+
+
+def measured(kept: Path, folder: Path) -> list[Measured]:
+    """What this node has measured of a version; empty where it was not asked to."""
+    return list(_read(_place(kept, folder)).values())
+
+
+def _loaded(folder: Path, kind: Kind, kept: Path) -> Predictor:
+    """Raises ClusterError where the engine that was asked for is not to be had."""
+    plain = Predictor.load(folder)
+    impossible = _impossible(plain)
+    if impossible and kind == AUTO:
+        return plain
+    if impossible:
+        raise ClusterError(f"engine {kind} {impossible}", mend="serving.engine: torch")
+    kept.mkdir(parents=True, exist_ok=True)
+    with turn(kept):
+        place = _place(kept, folder)
+        _make_room(kept, place)
+        known = _read(place)
+        for name in (TORCH, ONNX, INT8) if kind == AUTO else (kind,):
+            if name not in known:
+                known[name] = _measured(plain, name, folder, place)
+        _write(place, known)
+        name = fastest(known.values()) if kind == AUTO else kind
+        if known[name].fault and kind != AUTO:
+            raise ClusterError(f"engine {kind}: {known[name].fault}", mend="serving.engine: auto")
+        log.info("engine %s of %s", name, list(known.values()))
+        return _opened(plain, name, parity.golden(folder).inputs, place)
+
+
+def _impossible(plain: Predictor) -> str:
+    if not plain.compilable:
+        return "is not for tasks that write texts"
+    return "runs on CPUs" if torch.cuda.is_available() else ""
+
+
+def _measured(plain: Predictor, name: str, folder: Path, place: Path) -> Measured:
+    wanted = parity.golden(folder)
+    try:
+        engine = _opened(plain, name, wanted.inputs, place)
+        outputs = engine(wanted.inputs)
+    except Exception as error:  # noqa: BLE001 - whatever a compiler cannot do, it says in an exception of its own
+        said = str(error).strip().splitlines()
+        return Measured(name, fault=f"cannot be compiled: {said[0] if said else type(error).__name__}")
+    apart, rows = parity.apart(wanted, outputs), (_compared(engine, folder) if name == INT8 else {})
+    fault = _fault(name, apart, **rows)
+    return Measured(name, _seconds(engine, wanted.inputs), apart, fault=fault, **rows)
+
+
+def _fault(engine: str, apart: float, accuracy: float = 1.0, before: float = 1.0, alike: float = 1.0) -> str:
+    if apart > TOLERANCE[engine]:
+        return f"answers the golden inputs {apart:.2g} away from the trainer (allowed: {TOLERANCE[engine]:g})"
+    if accuracy < before - MOST_LOST:
+        return f"eight bits cost accuracy: {accuracy:.3f}, {before:.3f} before"
+    if alike < FEWEST_ALIKE:
+        return f"eight bits change {1 - alike:.1%} of the answers (allowed: {1 - FEWEST_ALIKE:.0%})"
+    return ""
+
+
+def _compared(engine: Predictor, folder: Path) -> dict[str, float]:
+    rows = pd.read_parquet(folder / "reference.parquet", columns=["input", "true", "label"])
+    rows = rows if len(rows) <= _ROWS else rows.sample(_ROWS, random_state=0)
+    said = [output.label for output in engine(list(rows["input"]))]
+    return {
+        "accuracy": float((rows["true"] == said).mean()),
+        "before": float((rows["true"] == rows["label"]).mean()),
+        "alike": float((rows["label"] == said).mean()),
+    }
+
+
+def _seconds(engine: Predictor, inputs: Sequence[str]) -> float:
+    def once(given: Sequence[str]) -> float:
+        began = time.perf_counter()
+        engine(given)
+        return time.perf_counter() - began
+
+    return min(once(inputs) + once(inputs[:1]) for _ in range(_REPEATS))
+
+
+def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> Predictor:
+    """Compiled where it is not yet. A file is there whole or not at all."""
+    if name == TORCH:
+        return plain
+    whole, small = place / "model.onnx", place / "int8.onnx"
+    if not whole.exists():
+        place.mkdir(exist_ok=True)
+        compiled.exported(plain, inputs, place / "model.part").replace(whole)
+    if name == INT8 and not small.exists():
+        compiled.quantised(whole, place / "int8.part").replace(small)
+    return compiled.session(plain, small if name == INT8 else whole, name)
+
+
+def _place(kept: Path, folder: Path) -> Path:
+    digest = hashlib.sha256(" ".join(f"{name}=={version(name)}" for name in _LIBRARIES).encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(str(path.relative_to(folder)).encode() + hashlib.file_digest(file, "sha256").digest())
+    return kept / digest.hexdigest()[:16]
+
+
+def _make_room(kept: Path, place: Path) -> None:
+    """For this one beside those that were used last."""
+    if place.exists():
+        place.touch()
+    others = sorted((path for path in kept.iterdir() if path != place), key=lambda path: path.stat().st_mtime)
+    for path in others[: -(_KEPT - 1)]:
+        shutil.rmtree(path)
+
+
+def _read(place: Path) -> dict[str, Measured]:
+    file = _file(place)
+    return {one["engine"]: Measured(**one) for one in json.loads(file.read_text())} if file.exists() else {}
+
+
+def _write(place: Path, known: Mapping[str, Measured]) -> None:
+    """Without what failed as it was compiled: a full disk is not full for ever."""
+    part = _file(place).with_suffix(".part")
+    place.mkdir(exist_ok=True)
+    part.write_text(json.dumps([asdict(one) for one in known.values() if one.seconds is not None], indent=2))
+    part.replace(_file(place))
+
+
+def _file(place: Path) -> Path:
+    return place / f"measured-{torch.get_num_threads()}.json"

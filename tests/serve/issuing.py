@@ -1,0 +1,87 @@
+"""An issuer of tokens: key pairs that were made here, and an HTTP server with their public halves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from jobs.spec import JwtSpec
+
+AUDIENCE = "rehone"
+
+
+def pair(kind: str) -> Any:
+    """A private key for an algorithm."""
+    if kind.startswith(("RS", "PS")):
+        return rsa.generate_private_key(65537, 2048)
+    return ec.generate_private_key(ec.SECP256R1()) if kind == "ES256" else ed25519.Ed25519PrivateKey.generate()
+
+
+@cache
+def _own() -> Any:
+    """Made once: a key takes longer than all that is tested with it."""
+    return pair("RS256")
+
+
+def public(key: Any, kid: str | None, kind: str) -> dict[str, Any]:
+    """A key's JWK."""
+    of = RSAAlgorithm if kind.startswith(("RS", "PS")) else ECAlgorithm if kind == "ES256" else OKPAlgorithm
+    made: dict[str, Any] = of.to_jwk(key.public_key(), as_dict=True)
+    return made | {"use": "sig", "alg": kind} | ({} if kid is None else {"kid": kid})
+
+
+class LocalIssuer:
+    """`keys` are the JWKs that it shows now; `asked` counts who wanted to see them."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.asked, self.away = url, 0, False
+        self.private = _own()
+        self.keys = [public(self.private, "one", "RS256")]
+
+    def spec(self, **more: Any) -> JwtSpec:
+        return JwtSpec(issuer=self.url, audience=AUDIENCE, jwks_url=f"{self.url}/jwks.json", **more)
+
+    def claims(self, **more: Any) -> dict[str, Any]:
+        """Of a good token; a claim that is None is left out."""
+        made = {"iss": self.url, "aud": AUDIENCE, "exp": time.time() + 600, "sub": "the shop"} | more
+        return {name: value for name, value in made.items() if value is not None}
+
+    def token(
+        self, key: Any = None, kind: str = "RS256", headers: Mapping[str, Any] | None = None, **claims: Any
+    ) -> str:
+        return jwt.encode(
+            self.claims(**claims), key or self.private, kind, dict({"kid": "one"} if headers is None else headers)
+        )
+
+
+@contextmanager
+def issuer() -> Iterator[LocalIssuer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked += 1
+            body = b"down for the night" if made.away else json.dumps({"keys": made.keys}).encode()
+            self.send_response(500 if made.away else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made = LocalIssuer(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield made
+        server.shutdown()
+        thread.join()
