@@ -5,6 +5,7 @@ checkov wants other versions of what rehone uses, so it has an environment of it
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -47,13 +48,16 @@ AT = {
 def checkov() -> Path:
     home = Path(sys.prefix) / "checkov"
     program = home / "bin" / "checkov"
-    if not program.exists():
-        subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        install = [home / "bin" / "pip", "install", "--quiet", f"checkov=={CHECKOV}"]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            shutil.rmtree(home)
-            pytest.skip(f"checkov could not be installed, nothing was scanned: {done.stderr.strip()[-200:]}")
+    # Tests of this file run in several processes at once.
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+            install = [home / "bin" / "pip", "install", "--quiet", f"checkov=={CHECKOV}"]
+            done = subprocess.run(install, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                shutil.rmtree(home)
+                pytest.skip(f"checkov could not be installed, nothing was scanned: {done.stderr.strip()[-200:]}")
     return program
 
 
