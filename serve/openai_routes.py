@@ -125,6 +125,12 @@ class Problem(BaseModel):
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (400, 404, 422, 503)}
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "An answer, whole or streamed.",
+    }
+}
 
 
 def router(service: Service, bound: Any, guarded: dict[int | str, dict[str, Any]]) -> APIRouter:
@@ -132,13 +138,13 @@ def router(service: Service, bound: Any, guarded: dict[int | str, dict[str, Any]
     routes = APIRouter(tags=["OpenAI's API"])
     responses = guarded | _PROBLEMS
 
-    @routes.post("/v1/chat/completions", responses=responses, response_model=None)
+    @routes.post("/v1/chat/completions", responses=responses | _STREAMED, response_model=None)
     async def chat(body: ChatAsked, request: Request) -> Response | dict[str, Any]:
         """An answer to a conversation, streamed where asked."""
         sampling = body.sampling(body.max_completion_tokens or body.max_tokens)
         return await _answered(service, body, body.given(), sampling, "chat.completion", request, bound)
 
-    @routes.post("/v1/completions", responses=responses, response_model=None)
+    @routes.post("/v1/completions", responses=responses | _STREAMED, response_model=None)
     async def completions(body: CompletionAsked, request: Request) -> Response | dict[str, Any]:
         """An answer to a prompt, which is an input as /predict takes it."""
         sampling = body.sampling(body.max_tokens)
