@@ -933,14 +933,19 @@ def predictions(
         ids=tuple(id_ or ()),
     )
     file = log_query.target(csv, parquet)
-    usual = log_query.COLUMNS if json or file else log_query.SHOWN
-    names = tuple(columns.split(",")) if columns else tuple(name for name in usual if name != "embedding")
+    usual = log_query.PLAIN if json or file else log_query.SHOWN
+    names = tuple(columns.split(",")) if columns else usual
     if file is not None:
         count = log_query.export(_storage(), model, query, names, file, limit)
         _answer({"file": str(file), "rows": count}, json, f"{count:,} answers are in {file}")
         return
     found = log_query.rows(_storage(), model, query, names, limit or 50)
-    _answer(found.to_pylist() if json else None, json, log_query.told(found))
+    if json:
+        _answer(found.to_pylist(), json, "")
+        return
+    from serve import show
+
+    print(show.answers(found))
 
 
 @app.command(

@@ -10,6 +10,7 @@ goes through a file system in Python, whose threads abort a process that ends ri
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -185,6 +186,8 @@ def _literal(value: object) -> str:
         return f"({', '.join(map(_literal, value))})"
     if isinstance(value, datetime):
         return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"SQL has no literal for {value}")
     if isinstance(value, int | float):  # in quotes DataFusion would compare a number as text
         return str(value)
     return "'" + str(value).replace("'", "''") + "'"

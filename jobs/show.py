@@ -17,16 +17,18 @@ from jobs.forgetting.forgetting import Forgetting
 
 from .sweep.record import Importance, Swept
 
+_ANY = 10_000  # characters of a line that is never folded
 
-def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A plain table as text; numbers are the caller's to format."""
+
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = 120) -> str:
+    """A plain table as text, no wider than `width` characters, None for any; numbers are the caller's to format."""
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in head:
         made.add_column(name)
     for row in rows:
         made.add_row(*map(str, row))
     out = io.StringIO()
-    Console(file=out, width=120, highlight=False, markup=False).print(made)
+    Console(file=out, width=width or _ANY, highlight=False, markup=False).print(made)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 

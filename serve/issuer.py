@@ -1,8 +1,10 @@
 """Who may ask: bearers of signed tokens (JWT, RFC 7519) of one issuer, whose public keys are read from its JWKS.
 
 Signatures are asymmetric only: what verifies a token can make none. Keys are read when the first token names one that
-is not known, and again every five minutes, beside the requests. While the issuer cannot be reached the keys that are
-known go on to be good; a token of another key is told to come again.
+is not known, and again every five minutes, beside the requests; before one, when nobody has asked for twice as long.
+While the issuer cannot be reached the keys that are known go on to be good; a token of another key is told to come
+again. Held to RFC 8725 (best current practices): algorithms are the spec's and each key's own, never the token's to
+choose, and keys that a token brings along (`jwk`, `jku`, `x5u`) are not looked at.
 """
 
 from __future__ import annotations
@@ -33,7 +35,16 @@ _MOST_BYTES = 2**20  # of a JWKS
 _LONGEST = 16_384  # characters of a token
 _NAME = 100  # characters of a subject that are written down
 _ALL = "*"
-_FITTING = {"RSA": ("RS", "PS"), "EC": ("ES",), "OKP": ("Ed",)}
+_LEAST_BITS = 2048  # of an RSA key, as RFC 7518 (3.3) has it
+_FITTING = {
+    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
+"""By a key's type and curve (RFC 7518, 8037); none for a symmetric one."""
+_UNREADABLE = (jwt.PyJWTError, TypeError, OverflowError)  # such as an `exp` that is a list or endless
 
 _FAULTS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
     (jwt.ExpiredSignatureError, "it has expired"),
@@ -75,13 +86,13 @@ Fetch = Callable[[], Awaitable[bytes]]
 
 
 class Issuer:
-    """Verifies tokens. `fetch` gives the JWKS; it may raise httpx.HTTPError, OSError, ValueError."""
+    """Verifies tokens. `fetch` gives the JWKS; it may raise httpx.HTTPError, httpx.InvalidURL, OSError, ValueError."""
 
     def __init__(self, spec: JwtSpec, fetch: Fetch | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec, self._clock = spec, clock
         self._fetch = fetch or (lambda: fetched(spec.jwks_url))
         self._keys: dict[str | None, PublicKey] = {}
-        self._asked, self._away = float("-inf"), ""
+        self._asked, self._away = float("-inf"), False
         self._asking: asyncio.Task[None] | None = None
 
     async def who(self, secret: str) -> Bearer:
@@ -97,13 +108,13 @@ class Issuer:
                 leeway=self._spec.leeway_seconds,
                 options={"require": ["exp", "iss", "aud"]},
             )
-        except jwt.PyJWTError as error:
+        except _UNREADABLE as error:
             raise RefusedError(_refusal(error)) from None
         return _bearer(claims, self._spec)
 
     async def _key(self, kid: str | None) -> PublicKey:
         found, since = self._find(kid), self._clock() - self._asked
-        if found is not None:
+        if found is not None and since <= 2 * _FRESH:
             if since > _FRESH:
                 self._question()  # beside the request
             return found
@@ -114,7 +125,8 @@ class Issuer:
         if found is not None:
             return found
         if self._away:
-            raise KeysAwayError(f"the keys of {self._spec.issuer} cannot be read: {self._away}", mend="try again")
+            # Where and why is the log's to say: who asks may be anybody.
+            raise KeysAwayError("the keys of the tokens' issuer cannot be read now", mend="try again")
         raise RefusedError("the token is not good: its key is none of the issuer's")
 
     def _find(self, kid: str | None) -> PublicKey | None:
@@ -131,10 +143,10 @@ class Issuer:
     async def _ask(self) -> None:
         self._asked = self._clock()
         try:
-            self._keys, self._away = keys(await self._fetch(), self._spec.algorithms), ""
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            self._away = str(error) or type(error).__name__
-            log.error("the keys of %s could not be read; those known go on: %s", self._spec.issuer, self._away)  # noqa: TRY400 - a line
+            self._keys, self._away = keys(await self._fetch(), self._spec.algorithms), False
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            self._away, why = True, str(error) or type(error).__name__
+            log.error("the keys of %s could not be read; those known go on: %s", self._spec.issuer, why)  # noqa: TRY400 - a line
         finally:
             self._asking = None
 
@@ -147,7 +159,10 @@ def known(spec: JwtSpec | None, keys: Callers | None) -> Known | None:
 
 
 async def fetched(url: str) -> bytes:
-    """A JWKS of at most 1 MiB, in five seconds, from no other address. Raises httpx.HTTPError, ValueError."""
+    """A JWKS of at most 1 MiB, in five seconds, from no other address.
+
+    Raises httpx.HTTPError, httpx.InvalidURL, OSError, ValueError.
+    """
     body = b""
     async with (
         asyncio.timeout(_PATIENCE),
@@ -177,18 +192,33 @@ def keys(jwks: bytes, algorithms: tuple[str, ...]) -> dict[str | None, PublicKey
         if not fitting:
             continue
         try:
-            key = jwt.PyJWK(one, fitting[0]).key
-        except jwt.PyJWTError:
-            log.warning("a key of the issuer's cannot be used: %s", str(one.get("kid"))[:_NAME])
+            key = _read(one, fitting[0])
+        except ValueError as error:
+            log.warning("a key of the issuer's is not taken: %s: %s", repr(one.get("kid"))[:_NAME], error)
             continue
         made[one.get("kid")] = PublicKey(key, fitting)
     return made
 
 
 def _algorithms(key: dict[str, Any], allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that are allowed, of the key's own kind: none for a symmetric one."""
-    fitting = [name for name in allowed if name.startswith(_FITTING.get(str(key.get("kty")), ()))]
-    return tuple(name for name in fitting if key.get("alg") in {None, name})
+    """Those that are allowed, of the key's own type and curve."""
+    own = next((names for kind, names in _FITTING.items() if kind == (key.get("kty"), key.get("crv"))), ())
+    return tuple(name for name in allowed if name in own and key.get("alg") in {None, name})
+
+
+def _read(key: dict[str, Any], algorithm: str) -> Any:
+    """Raises ValueError for a key that is not to be relied on."""
+    if not isinstance(key.get("kid"), str | None):
+        raise ValueError("its id is no text")  # noqa: TRY004 - of a document, not of a caller
+    if "d" in key:
+        raise ValueError("everybody can read its private half")
+    try:
+        made = jwt.PyJWK(key, algorithm).key
+    except jwt.PyJWTError:
+        raise ValueError("it cannot be read") from None
+    if key["kty"] == "RSA" and made.key_size < _LEAST_BITS:
+        raise ValueError(f"it has {made.key_size} bits, fewer than {_LEAST_BITS}")
+    return made
 
 
 def _kid(token: str) -> str | None:
@@ -202,7 +232,7 @@ def _kid(token: str) -> str | None:
     return None if kid is None else str(kid)
 
 
-def _refusal(error: jwt.PyJWTError) -> str:
+def _refusal(error: Exception) -> str:
     said = next((words for kind, words in _FAULTS if isinstance(error, kind)), "it cannot be read")
     return f"the token is not good: {said}"
 

@@ -6,6 +6,7 @@ memory are the labels that came in since, to join with, and where there is a lim
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +19,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from cluster.errors import UserError
+from cluster.errors import ClusterError, UserError
 from cluster.storage import Storage
 from cluster.tables import Filters, stream, where
-from jobs import show
 
 from .predictions import feedback_log, parse_id, prediction_log
 
@@ -29,12 +29,13 @@ COLUMNS = (
     *("prediction_id", "at", "model", "version", "input", "label", "confidence", "scores", "embedding"),
     *("true_label", "labelled_at"),
 )
+PLAIN = tuple(name for name in COLUMNS if name != "embedding")
 SHOWN = ("at", "version", "label", "confidence", "true_label", "input", "prediction_id")
 _LABELS = {"true_label": ("label", "Utf8"), "labelled_at": ("at", 'Timestamp(Microsecond, Some("UTC"))')}
 _AGO = re.compile(r"(?P<number>\d{1,6})(?P<unit>[mhd])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)  # before any answer
 _ABOUT = timedelta(days=1)  # by which the clocks of two machines surely agree
-_WIDTH = 48  # characters of an input on a terminal
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,20 @@ class Query:
 
 def moment(text: str, now: datetime) -> datetime:
     """`2026-03-01`, `2026-03-01T12:30`, with an offset or in UTC; or `90m`, `24h`, `7d` ago. Raises UserError."""
+    try:
+        at = _moment(text, now)
+    except (ValueError, OverflowError):  # no date, or none that the calendar has
+        at = None
+    if at is None or at < _FIRST:
+        raise UserError(f"{text!r} is no time", mend="write 2026-03-01, 2026-03-01T12:30, 90m, 24h or 7d")
+    return at
+
+
+def _moment(text: str, now: datetime) -> datetime:
     ago = _AGO.fullmatch(text)
     if ago is not None:
         return now - int(ago["number"]) * _UNITS[ago["unit"]]
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise UserError(f"{text!r} is no time", mend="write 2026-03-01, 2026-03-01T12:30, 90m, 24h or 7d") from None
+    at = datetime.fromisoformat(text)
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
@@ -92,11 +100,13 @@ def target(csv: Path | None, parquet: Path | None) -> Path | None:
 def export(storage: Storage, model: str, query: Query, columns: Sequence[str], file: Path, limit: int | None) -> int:
     """Write to a `.csv` or `.parquet` file, in no order unless there is a limit; the number of rows.
 
-    A file that was there is replaced when all is written. Raises UserError.
+    A file that was there is replaced when all is written. Raises UserError, ClusterError where there is no room.
     """
     asked = _Asked(storage, model, query, columns)
     if not file.parent.is_dir():
         raise UserError("no such folder", where=str(file.parent))
+    if file.is_dir():
+        raise UserError("is a folder", where=str(file))
     if file.suffix == ".csv" and "embedding" in columns:
         raise UserError("CSV holds no embeddings", where="--columns", mend="write Parquet")
     ordered = "" if limit is None else f"ORDER BY p.at DESC, p.prediction_id DESC LIMIT {limit}"
@@ -107,12 +117,6 @@ def export(storage: Storage, model: str, query: Query, columns: Sequence[str], f
             write.write_batch(batch)
             count += batch.num_rows
     return count
-
-
-def told(found: pa.Table) -> str:
-    """A table for people: of an input its beginning."""
-    lines = [[_cell(name, value) for name, value in row.items()] for row in found.to_pylist()]
-    return show.table("", found.column_names, lines) if lines else "no answers"
 
 
 class _Asked:
@@ -180,6 +184,12 @@ class _Asked:
 
 
 def _require(model: str, query: Query, columns: Sequence[str]) -> None:
+    for name, bound in (("--min-confidence", query.min_confidence), ("--max-confidence", query.max_confidence)):
+        if bound is not None and not math.isfinite(bound):
+            raise UserError(f"{bound} is no number", where=name)
+    for name, text in (("--contains", query.contains), ("--label", query.label)):
+        if text is not None and not _is_text(text):
+            raise UserError("is no text in UTF-8", where=name)
     strange = [name for name in columns if name not in COLUMNS]
     if strange or not columns:
         raise UserError(f"{', '.join(strange) or 'nothing'} is no column", mend=f"columns are {', '.join(COLUMNS)}")
@@ -190,6 +200,11 @@ def _require(model: str, query: Query, columns: Sequence[str]) -> None:
     for one in query.ids:
         if parse_id(one)[0] != model:
             raise UserError(f"is an answer of another model than {model!r}", where=one)
+
+
+def _is_text(text: str) -> bool:
+    """Bytes of a command line that are none come as lone surrogates."""
+    return text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def _column(name: str, joined: bool) -> str:
@@ -220,16 +235,7 @@ def _written(file: Path, schema: pa.Schema) -> Iterator[Any]:
         with _WRITERS[file.suffix](part, schema) as writer:
             yield writer
         part.replace(file)
+    except OSError as error:
+        raise ClusterError(f"cannot be written: {error}", where=str(file), mend="what was there is left") from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = " ".join(str(value).split())
-    return f"{text[: _WIDTH - 1]}…" if name in {"input", "embedding", "scores"} and len(text) > _WIDTH else text

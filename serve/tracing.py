@@ -13,6 +13,7 @@ Never what anybody sent or was answered: only counts, names, versions and predic
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -36,6 +37,7 @@ from .engine import Engine
 
 _WHERE = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _HOW = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PATIENCE = 2.0  # seconds for what is left to send
 _UNTRACED = frozenset({"/healthz"})
 _NOTED = {"version": "rehone.version", "prediction_ids": "rehone.prediction_ids"}
 _W3C = TraceContextTextMapPropagator()
@@ -80,7 +82,7 @@ class Trace(Protocol):
         """The write to the spool."""
 
     def stop(self) -> None:
-        """Send what there is."""
+        """Send what there is, in `_PATIENCE` seconds at most."""
 
 
 class Untraced:
@@ -183,6 +185,9 @@ class Tracing:
                 if piece.ended:
                     span.set_attribute("rehone.tokens", piece.written)
                 yield piece
+        except Exception as error:  # not that nobody reads on, which closes a generator
+            _fail(span, error)
+            raise
         finally:
             span.end()
 
@@ -190,7 +195,10 @@ class Tracing:
         return _open(self._tracer.start_span("spool", attributes={**self._model, "rehone.rows": rows}))
 
     def stop(self) -> None:
-        self._processor.shutdown()
+        # OpenTelemetry's own would try for half a minute, in which Serve kills the replica that waits for it.
+        ending = threading.Thread(target=self._processor.shutdown, name="traces", daemon=True)
+        ending.start()
+        ending.join(_PATIENCE)
 
     def _of(self, engine: Engine) -> dict[str, Any]:
         return {**self._model, "rehone.version": engine.version.version, "rehone.engine": engine.predictor.engine}
@@ -209,10 +217,14 @@ def _open(span: Span) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        _fail(span, error)
         raise
     finally:
         span.end()
+
+
+def _fail(span: Span, error: BaseException) -> None:
+    span.set_status(Status(StatusCode.ERROR, type(error).__name__))
 
 
 def _end(span: Span, method: str, asked: Asked) -> None:

@@ -135,3 +135,18 @@ def test_a_table_that_is_gone_is_not_begun_anew(table: Table, tmp_path) -> None:
     (tmp_path / "away").rename(place)
     assert table.append(rows(2))
     assert table.read().num_rows == 2
+
+
+@pytest.mark.parametrize("number", [0.00001, 1e-300, 1e22, -0.5, 0.0, 5e-324, 1.7976931348623157e308])
+def test_a_float_is_compared_as_a_number_however_it_is_written(tmp_path, number: float) -> None:
+    table = Table(Storage(str(tmp_path)), "floats", pa.schema([("x", pa.float64())]))
+    table.append([{"x": number}, {"x": -1e308}, {"x": 9.0}])
+    assert table.read([("x", "=", number)])["x"].to_pylist() == [number]
+    assert sorted(table.read([("x", ">=", number)])["x"].to_pylist()) == sorted(x for x in (number, 9.0) if x >= number)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_no_query_can_hold_is_refused(table: Table, number: float) -> None:
+    table.append(rows(1))
+    with pytest.raises(ValueError, match="has no literal for"):
+        table.read([("n", "<", number)])

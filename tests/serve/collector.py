@@ -70,12 +70,14 @@ def _value(value: Any) -> Any:
 
 
 @contextmanager
-def collector() -> Iterator[Collector]:
+def collector(status: int = 200) -> Iterator[Collector]:
+    """Answers `status` to whatever it is sent."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             made.paths.add((self.path, self.headers["Content-Type"]))
             made.take(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -13,18 +14,21 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from jobs.spec import JwtSpec
 
 AUDIENCE = "rehone"
+_CURVES = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1}
 
 
 def pair(kind: str) -> Any:
     """A private key for an algorithm."""
     if kind.startswith(("RS", "PS")):
         return rsa.generate_private_key(65537, 2048)
-    return ec.generate_private_key(ec.SECP256R1()) if kind == "ES256" else ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key(_CURVES[kind]()) if kind in _CURVES else ed25519.Ed25519PrivateKey.generate()
 
 
 @cache
@@ -35,16 +39,22 @@ def _own() -> Any:
 
 def public(key: Any, kid: str | None, kind: str) -> dict[str, Any]:
     """A key's JWK."""
-    of = RSAAlgorithm if kind.startswith(("RS", "PS")) else ECAlgorithm if kind == "ES256" else OKPAlgorithm
+    of = RSAAlgorithm if kind.startswith(("RS", "PS")) else ECAlgorithm if kind in _CURVES else OKPAlgorithm
     made: dict[str, Any] = of.to_jwk(key.public_key(), as_dict=True)
     return made | {"use": "sig", "alg": kind} | ({} if kid is None else {"kid": kid})
 
 
+def part(value: bytes) -> str:
+    """Of a token, as RFC 7515 has it."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
 class LocalIssuer:
-    """`keys` are the JWKs that it shows now; `asked` counts who wanted to see them."""
+    """`keys` are the JWKs that it shows now; `asked` counts who wanted to see them, `moved` is where it sends them."""
 
     def __init__(self, url: str) -> None:
         self.url, self.asked, self.away = url, 0, False
+        self.moved: str | None = None
         self.private = _own()
         self.keys = [public(self.private, "one", "RS256")]
 
@@ -63,6 +73,11 @@ class LocalIssuer:
             self.claims(**claims), key or self.private, kind, dict({"kid": "one"} if headers is None else headers)
         )
 
+    def signed(self, header: Any, claims: Any) -> str:
+        """A good RS256 signature of anything: the library signs nothing that is wrong."""
+        said = f"{part(json.dumps(header).encode())}.{part(json.dumps(claims).encode())}"
+        return f"{said}.{part(self.private.sign(said.encode(), PKCS1v15(), SHA256()))}"
+
 
 @contextmanager
 def issuer() -> Iterator[LocalIssuer]:
@@ -70,7 +85,9 @@ def issuer() -> Iterator[LocalIssuer]:
         def do_GET(self) -> None:
             made.asked += 1
             body = b"down for the night" if made.away else json.dumps({"keys": made.keys}).encode()
-            self.send_response(500 if made.away else 200)
+            self.send_response(302 if made.moved else 500 if made.away else 200)
+            if made.moved:
+                self.send_header("Location", made.moved)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,20 @@ def test_a_text_that_is_written_is_a_forward_too(receiver: Collector, tmp_path: 
     assert all(len(span.attributes["rehone.prediction_ids"]) == 1 for span in roots.values())
 
 
+def test_a_text_that_breaks_off_is_told_as_a_fault(receiver: Collector, tmp_path: Path) -> None:
+    server = Traced(tmp_path)
+
+    def breaks(given: str, sampling: Any) -> Iterator[Any]:
+        yield from list(fakes.FakePredictor().write(given, sampling))[:1]
+        raise RuntimeError(f"cannot go on after {given}")
+
+    server.predictor.write = breaks  # type: ignore[method-assign]
+    server.ask("/v1/completions", {"model": "m", "prompt": f"{SECRET} and more"})
+    server.stop()
+    assert receiver.one("engine").failed
+    assert SECRET.encode() not in b"".join(span.raw for span in receiver.spans)
+
+
 def test_what_the_caller_does_not_sample_is_not_sent(receiver: Collector, tmp_path: Path) -> None:
     server = Traced(tmp_path)
     server.ask(PREDICT, {"inputs": "a"}, {"traceparent": f"00-{TRACE}-{SPAN}-00"})
@@ -201,21 +217,49 @@ def test_a_header_that_is_none_begins_a_trace_of_its_own(receiver: Collector, tm
     assert (whole.parent, whole.trace != TRACE) == ("", True)
 
 
-def test_a_receiver_that_is_away_costs_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+@pytest.fixture(params=["away", "silent", "broken"])
+def no_receiver(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Nobody listens; somebody takes connections and says nothing; somebody takes spans and says 503."""
+    if request.param == "away":
+        yield "http://127.0.0.1:1"
+    elif request.param == "silent":
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+    else:
+        with collector(status=503) as made:
+            yield made.url
+
+
+def test_without_a_receiver_requests_are_answered_and_the_server_ends(
+    no_receiver: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With OpenTelemetry's own patience, and more spans than it keeps."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", no_receiver)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "64")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "32")
     server = Traced(tmp_path)
-    assert server.ask(PREDICT, {"inputs": "a"}).status_code == 200
+
+    async def many() -> list[int]:
+        async with server.client() as client:
+            return [(await client.post(PREDICT, json={"inputs": SECRET})).status_code for _ in range(50)]
+
+    begun = time.perf_counter()
+    assert asyncio.run(many()) == [200] * 50
+    assert time.perf_counter() - begun < 8  # one export alone may take ten
+    begun = time.perf_counter()
     server.stop()
+    assert time.perf_counter() - begun < 4
+    assert SECRET not in caplog.text
 
 
 def test_without_an_endpoint_nothing_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    before = set(threading.enumerate())
     assert tracing.from_environment("m") is UNTRACED
     server = Traced(tmp_path)
-    before = set(threading.enumerate())
     assert server.ask(PREDICT, {"inputs": "a"}).status_code == 200
-    assert not any("Otel" in thread.name for thread in set(threading.enumerate()) | before)
+    assert not any("Otel" in thread.name for thread in set(threading.enumerate()) - before)
     assert "trace_id" not in json.loads(server.lines[0])
     server.stop()
     for name, value in (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")):
