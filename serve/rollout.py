@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "rehone"
 _START_SECONDS = 180.0
-_LOOK_BACK = 10.0  # seconds of requests by which replicas are added
+_LOOK_BACK = 12.0  # seconds of requests by which replicas are added or end; they are counted every 10
 
 
 @serve.deployment
@@ -156,7 +156,7 @@ def _replicas(serving: ServingSpec) -> dict[str, Any]:
             "max_replicas": scale.max,
             "initial_replicas": max(scale.min, 1),  # what cannot be served is found out at the start
             "target_ongoing_requests": scale.target_ongoing,
-            "look_back_period_s": min(scale.idle_seconds, _LOOK_BACK),
+            "look_back_period_s": _LOOK_BACK,
             "upscale_delay_s": _LOOK_BACK,
             "downscale_delay_s": scale.idle_seconds,
         }
