@@ -126,10 +126,7 @@ class Problem(BaseModel):
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (400, 404, 422, 503)}
 _STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        "description": "An answer, whole or streamed.",
-    }
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, whole or as events."}
 }
 
 

@@ -48,10 +48,10 @@ class FakePredictor:
         return label.fault(target, self.labels)
 
     def explain(self, text: str, label: str | None, steps: int) -> Explanation:
-        """The first word says it all."""
-        first = text.split(maxsplit=1)[0]
+        """The first word says it all, of a text that has one."""
         share = self.share if label in {None, "positive"} else 1 - self.share
-        return TextExplanation(text, label or "positive", share, 0.5, 0.0, (Word(first, 0, len(first), share - 0.5),))
+        words = tuple(Word(first, 0, len(first), share - 0.5) for first in text.split()[:1])
+        return TextExplanation(text, label or "positive", share, 0.5, 0.0, words)
 
 
 def load(folder: Path) -> FakePredictor:
