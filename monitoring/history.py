@@ -23,7 +23,7 @@ def told(version: ModelVersion, place: Place) -> Told:
         version=version,
         line=line(version, place.registry.versions(version.model)),
         verdict=verdicts[-1] if verdicts else None,
-        causes=(*_parity(version), *(_said(entry) for entry in causes(entries, version.version, job))),
+        causes=(*(_said(entry) for entry in causes(entries, version.version, job)), *_parity(version)),
     )
 
 
