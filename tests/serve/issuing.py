@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -19,6 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from jobs.spec import JwtSpec
+
+from .listening import Quiet, listening
 
 AUDIENCE = "rehone"
 _CURVES = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1}
@@ -81,8 +81,8 @@ class LocalIssuer:
 
 @contextmanager
 def issuer() -> Iterator[LocalIssuer]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(Quiet):
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
             made.asked += 1
             body = b"down for the night" if made.away else json.dumps({"keys": made.keys}).encode()
             self.send_response(302 if made.moved else 500 if made.away else 200)
@@ -92,13 +92,6 @@ def issuer() -> Iterator[LocalIssuer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made = LocalIssuer(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with listening(Handler) as url:
+        made = LocalIssuer(url)
         yield made
-        server.shutdown()
-        thread.join()
