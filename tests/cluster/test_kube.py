@@ -160,7 +160,9 @@ def test_refusals_are_one_line_with_a_mend(server: State) -> None:
 
 
 def _ended(server: State, status: str, ended: datetime) -> None:
-    server.steps[:] = [{"jobDeploymentStatus": status, "jobStatus": "SUCCEEDED", "endTime": f"{ended:%Y-%m-%dT%H:%M:%SZ}"}]
+    server.steps[:] = [
+        {"jobDeploymentStatus": status, "jobStatus": "SUCCEEDED", "endTime": f"{ended:%Y-%m-%dT%H:%M:%SZ}"}
+    ]
 
 
 def test_a_full_quota_says_what_to_do_and_old_rayjobs_make_room(server: State) -> None:

@@ -305,7 +305,9 @@ def test_every_kustomization_is_used() -> None:
             used.add(path)
         for patch in read.get("patches", []):
             used.add((file.parent / patch["path"]).resolve())
-    alone = {K8S / "components" / name for name in ("incremental-upgrade", "retrain-rayjobs", "tls")}  # for the user to add
+    alone = {
+        K8S / "components" / name for name in ("incremental-upgrade", "retrain-rayjobs", "tls")
+    }  # for the user to add
     assert {f.parent.resolve() for f in K8S.rglob("kustomization.yaml")} - {p.resolve() for p in used} == alone
 
 
