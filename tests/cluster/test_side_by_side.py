@@ -10,7 +10,6 @@ import pytest
 
 from cluster.submit import Jobs
 
-
 _SECOND = """
 import sys
 from cluster.session import connect

@@ -24,7 +24,7 @@ from monitoring import launcher
 from monitoring.journal import BEGUN, DONE, FAILED
 from monitoring.watch import drain
 from tests.cluster import api_server
-from tests.cluster.api_server import NAMESPACE, TOKEN, State
+from tests.cluster.api_server import TOKEN, State
 from tests.k8s import rules, schemas
 
 from .fakes import log, publish, sample
