@@ -16,6 +16,7 @@ from cluster.settings import Settings
 
 if TYPE_CHECKING:
     from cluster.storage import Storage
+    from jobs.on_kubernetes import Manner
     from jobs.pipeline import Place
     from jobs.spec import Spec
     from serve.endpoint import Endpoint
@@ -67,6 +68,14 @@ Takes = Annotated[
         "--resources", metavar="TEXT", help="With --address: what the verb itself takes, as cpus=1,gpus=0,memory=2GiB."
     ),
 ]
+Image = Annotated[str | None, typer.Option(envvar="REHONE_IMAGE", help="The image, as k8s/ has it.")]
+Namespace = Annotated[str, typer.Option(help="Where RayJobs go.")]
+Queue = Annotated[str | None, typer.Option(help="Kueue's LocalQueue: start when all of it fits.")]
+DataClaim = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /data.")]
+PodMemory = Annotated[str, typer.Option(help="Memory of a RayJob's head and of each worker.")]
+Deadline = Annotated[int, typer.Option(metavar="SECONDS", help="Stop a RayJob that takes longer.")]
+KubeContext = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+Grow = Annotated[bool, typer.Option("--grow", help="Workers come as work waits for them, and go when idle.")]
 Detach = Annotated[bool, typer.Option("--detach", help="With --address: submit, print the job's id and return.")]
 
 
@@ -302,21 +311,19 @@ def submit(
     verb: Annotated[Verb, typer.Argument(help="What to run there.")],
     spec: SpecPath,
     set_: Set = None,
-    image: Annotated[str | None, typer.Option(envvar="REHONE_IMAGE", help="The image, as k8s/ has it.")] = None,
-    namespace: Annotated[str, typer.Option(help="Where the RayJob goes.")] = "rehone-training",
+    image: Image = None,
+    namespace: Namespace = "rehone-training",
     name: Annotated[str | None, typer.Option(help="Name of the RayJob; the same name twice is one job.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Kueue's LocalQueue: start when all of it fits.")] = None,
-    data_claim: Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /data.")] = None,
-    memory: Annotated[str, typer.Option(help="Memory of the head and of each worker.")] = "8Gi",
-    deadline: Annotated[int, typer.Option(metavar="SECONDS", help="Stop it when it takes longer.")] = 86400,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    queue: Queue = None,
+    data_claim: DataClaim = None,
+    memory: PodMemory = "8Gi",
+    deadline: Deadline = 86400,
+    context: KubeContext = None,
     *,
     kubernetes: Annotated[bool, typer.Option("--kubernetes", help="As a RayJob with a cluster of its own.")] = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="train: with what the last sweep found best.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended; fails when it did not succeed.")] = False,
-    grow: Annotated[
-        bool, typer.Option("--grow", help="Workers come as work waits for them, and go when idle.")
-    ] = False,
+    grow: Grow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest and send nothing.")] = False,
     json: Json = False,
 ) -> None:
@@ -326,32 +333,13 @@ def submit(
     from cluster import kube, rayjob
     from cluster.console import say
     from cluster.errors import ClusterError
-    from jobs import specfile
+    from jobs import on_kubernetes
 
     if not kubernetes:
         raise UserError("say where", mend=f"--kubernetes, or `rehone {verb} SPEC --address URL` for a running cluster")
-    if image is None:
-        raise UserError("no image is named", where="--image", mend="pass --image or set REHONE_IMAGE")
-    loaded = _spec(spec, set_)
-    named = {"data.source": loaded.data.source, "data.corrections": loaded.data.corrections}
-    named |= {"base_model": loaded.base_model, "evaluation.anchor": loaded.evaluation.anchor}
-    work = rayjob.Work(
-        name=name or rayjob.new_name(loaded.name, verb),
-        arguments=[verb.value, rayjob.SPEC_FILE, *(["--tuned"] if tuned else [])],
-        spec=specfile.dump(loaded),
-        model=loaded.name,
-        image=image,
-        workers=loaded.scaling.workers if verb is Verb.TRAIN else loaded.sweep.concurrent * loaded.sweep.workers,
-        cpus=loaded.scaling.cpus_per_worker,
-        gpu=loaded.scaling.use_gpu,
-        memory=memory,
-        namespace=namespace,
-        queue=queue,
-        claim=data_claim,
-        paths={key: path for key, path in named.items() if path and path.startswith("/")},
-        deadline_seconds=deadline,
-        grows=grow,
-    )
+    manner = _manner(image, namespace, queue, data_claim, memory, deadline, grow)
+    loaded, more = _spec(spec, set_), ("--tuned",) if tuned else ()
+    work = on_kubernetes.work(loaded, verb.value, manner, name or rayjob.new_name(loaded.name, verb), more=more)
     manifest = rayjob.rayjob(work)
     if dry_run:
         _answer(manifest, json, yaml.safe_dump(manifest, sort_keys=False))
@@ -366,6 +354,16 @@ def submit(
         raise ClusterError(
             f"{work.name} ended {status}", where=namespace, mend=f"kubectl -n {namespace} logs job/{work.name}"
         )
+
+
+def _manner(
+    image: str | None, namespace: str, queue: str | None, claim: str | None, memory: str, deadline: int, grow: bool
+) -> Manner:
+    from jobs.on_kubernetes import Manner
+
+    if image is None:
+        raise UserError("no image is named", where="--image", mend="pass --image or set REHONE_IMAGE")
+    return Manner(image, namespace, queue, claim, memory, deadline, grow)
 
 
 @app.command(epilog="Example: `rehone evaluate examples/sentiment.yaml --model-version champion`")
@@ -578,41 +576,61 @@ def explain(
     _answer({"version": version.version, "explanations": found}, json, text)
 
 
-@app.command(epilog="Example: `rehone watch examples/sentiment.yaml --once --json`")
+@app.command(epilog="Example: `rehone watch examples/sentiment.yaml`")
 def watch(
     spec: SpecPath,
     set_: Set = None,
     address: Annotated[
         str | None, typer.Option(metavar="URL", help="Job API of the Ray cluster that retrainings run on.")
     ] = None,
+    image: Image = None,
+    namespace: Namespace = "rehone-training",
+    queue: Queue = None,
+    data_claim: DataClaim = None,
+    memory: PodMemory = "8Gi",
+    deadline: Deadline = 86400,
+    context: KubeContext = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="Judge what has come in and return (for a cron job).")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it to the cluster, which keeps it running.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End the one that was left to the cluster.")] = False,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Retrain in RayJobs, each with a cluster of its own.")
+    ] = False,
+    grow: Grow = False,
     json: Json = False,
 ) -> None:
     """Judge windows of the prediction log; retrain when the policy says so. One watch a model acts, others wait."""
-    from monitoring import controller, show
+    from monitoring import controller, launcher, show
     from serve import endpoint
 
     if once + detach + stop > 1:
         raise UserError("takes one of --once, --detach and --stop")
     loaded, place = _spec(spec, set_), _place()
-    where = address or place.settings.address or endpoint.find(place.storage, loaded.name).jobs
-    if where is None:
-        raise UserError("no job API is known to retrain on", mend="pass --address")
-    if detach or stop:
-        from monitoring import keeper
+    if kubernetes:
+        if address or detach or stop:
+            raise UserError("goes with none of --address, --detach and --stop", where="--kubernetes")
+        from cluster import kube
 
-        (keeper.keep if detach else keeper.let_go)(loaded, place, where)
-        said = "the cluster keeps the watch running" if detach else "the watch has ended"
-        _answer({"model": loaded.name, "detached": detach}, json, said)
-        return
+        manner = _manner(image, namespace, queue, data_claim, memory, deadline, grow)
+        runs: launcher.Launcher = launcher.Kubernetes(loaded, kube.connect(context), manner)
+    else:
+        where = address or place.settings.address or endpoint.find(place.storage, loaded.name).jobs
+        if where is None:
+            raise UserError("no job API is known to retrain on", mend="pass --address, or --kubernetes")
+        if detach or stop:
+            from monitoring import keeper
+
+            (keeper.keep if detach else keeper.let_go)(loaded, place, where)
+            said = "the cluster keeps the watch running" if detach else "the watch has ended"
+            _answer({"model": loaded.name, "detached": detach}, json, said)
+            return
+        runs = launcher.StandingCluster(loaded, place, where)
     if once:
-        made = controller.watch_once(loaded, place, where)
+        made = controller.watch_once(loaded, place, runs)
         _answer(made, json, "\n".join([*map(show.decision, made), f"{len(made)} window(s) judged"]))
         return
-    controller.watch(loaded, place, where, lambda d: _answer(d, json, show.decision(d)))
+    controller.watch(loaded, place, runs, lambda d: _answer(d, json, show.decision(d)))
 
 
 @app.command(epilog="Example: `rehone ui examples/sentiment.yaml --port 8100`")

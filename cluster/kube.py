@@ -6,16 +6,21 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .errors import ClusterError, UserError
-from .rayjob import GROUP, VERSION
+from .rayjob import GROUP, MODEL, VERSION
 
 if TYPE_CHECKING:
     from kubernetes.client import CustomObjectsApi
 
 PLURAL = "rayjobs"
 _WATCH_SECONDS = 300
+_KEPT = timedelta(days=7)
+_ENDED = {"Complete", "Failed", "ValidationFailed"}
+"""The operator's words for a RayJob that it does nothing for any more."""
+_JOB_ENDED = {"STOPPED", "SUCCEEDED", "FAILED"}
 
 
 def connect(context: str | None = None) -> CustomObjectsApi:
@@ -61,10 +66,56 @@ def wait(api: CustomObjectsApi, namespace: str, name: str, each: Callable[[str],
         if deployment != seen:
             seen = deployment
             each(f"{name}: {deployment}")
-        if deployment in {"Complete", "Failed"}:
+        if deployment in _ENDED:
             # A job that never ran has no status of its own, only a reason.
             return str(status.get("jobStatus") or status.get("reason") or deployment)
     raise AssertionError("states have no end")
+
+
+def status(api: CustomObjectsApi, namespace: str, name: str) -> str | None:
+    """Ray's word for the job: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED; None where there is no such RayJob.
+
+    A job's own end does not count before the operator's, who may have another try left. Raises ClusterError.
+    """
+    from kubernetes.client import ApiException
+
+    with _answering(namespace):
+        try:
+            found = api.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name).get("status", {})
+        except ApiException as error:
+            if error.status == 404 and _message(error).endswith("not found"):  # noqa: PLR2004 - not: no such kind
+                return None
+            raise
+    job = found.get("jobStatus")
+    if found.get("jobDeploymentStatus") in _ENDED:
+        return job if job in _JOB_ENDED else "FAILED"  # a cluster that never came, or a deadline
+    return "RUNNING" if job else "PENDING"
+
+
+def clear(api: CustomObjectsApi, namespace: str, model: str, now: datetime | None = None) -> list[str]:
+    """Delete a model's RayJobs that ended over a week ago: the operator leaves them, and a quota counts them.
+
+    Gives their names. Raises ClusterError.
+    """
+    from kubernetes.client import ApiException
+
+    latest = (now or datetime.now(UTC)) - _KEPT
+    with _answering(namespace):
+        label = f"{MODEL}={model}"
+        found = api.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, label_selector=label)["items"]
+        gone = [one["metadata"]["name"] for one in found if _ended_before(one.get("status", {}), latest)]
+        for name in gone:
+            try:
+                api.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name)
+            except ApiException as error:
+                if error.status != 404:  # noqa: PLR2004 - somebody was quicker
+                    raise
+    return gone
+
+
+def _ended_before(status: Mapping[str, Any], latest: datetime) -> bool:
+    ended = status.get("endTime")
+    return status.get("jobDeploymentStatus") in _ENDED and ended is not None and datetime.fromisoformat(ended) < latest
 
 
 def _states(api: CustomObjectsApi, namespace: str, name: str, pause: float) -> Iterator[dict[str, Any]]:
@@ -109,6 +160,9 @@ _MENDS = {
     403: "ask for the role rehone-controller of that namespace (k8s/base/control/role.yaml)",
     404: "install the KubeRay operator and the namespace first (k8s/README.md)",
 }
+_FULL = (
+    "wait for what runs there, delete what has ended, or raise the ResourceQuota (k8s/base/training/resourcequota.yaml)"
+)
 
 
 @contextmanager
@@ -123,7 +177,8 @@ def _answering(namespace: str) -> Iterator[None]:
         said = _message(error)
         if error.status in {400, 422}:
             raise UserError(f"the API server refuses the RayJob: {said}", where=namespace) from None
-        raise ClusterError(said, where=namespace, mend=_MENDS.get(error.status, "try again")) from None
+        mend = _FULL if "exceeded quota" in said else _MENDS.get(error.status, "try again")
+        raise ClusterError(said, where=namespace, mend=mend) from None
     except HTTPError as error:
         raise ClusterError(
             f"no Kubernetes API server answers: {str(error).splitlines()[0]}", mend="check the context of KUBECONFIG"

@@ -6,6 +6,7 @@ asks for up to that. The manifests it lives among are in `k8s/`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -22,6 +23,9 @@ GROUP, VERSION = "ray.io", "v1"
 MOUNT = "/etc/rehone"
 DATA = "/data"
 ANNOTATION = "rehone.dev/spec"
+
+MODEL = "rehone.dev/model"
+"""Label of every RayJob that is rehone's."""
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_NAME = 47  # the operator makes longer ones from it
@@ -52,6 +56,8 @@ class Work:
     paths: Mapping[str, str] = field(default_factory=dict)
     """Keys of the spec that name a file: each has to lie in the claim."""
     deadline_seconds: int = 86400
+    job: str = ""
+    """The Ray job's id; the RayJob's name unless given."""
     retries: int = 1
     grows: bool = False
     """Workers come when work waits for them and go when they are idle."""
@@ -62,13 +68,23 @@ SPEC_FILE = f"{MOUNT}/spec.yaml"
 
 def new_name(model: str, verb: str) -> str:
     """A RayJob's name that nobody has yet."""
-    return f"rehone-{model[:24].rstrip('-')}-{verb}-{secrets.token_hex(4)}"
+    return _name(model, verb, secrets.token_hex(4))
+
+
+def name_of(model: str, verb: str, job: str) -> str:
+    """The RayJob's name of a job's id, always the same: ids may be longer than names."""
+    return _name(model, verb, hashlib.sha256(job.encode()).hexdigest()[:12])
+
+
+def _name(model: str, verb: str, last: str) -> str:
+    room = _LONGEST_NAME - len(f"rehone---{verb}{last}")
+    return f"rehone-{model[:room].rstrip('-')}-{verb}-{last}"
 
 
 def rayjob(work: Work) -> dict[str, Any]:
     """The RayJob as the API server takes it. Raises UserError for what it or the operator would refuse."""
     _check(work)
-    labels = {"app.kubernetes.io/part-of": "rehone", "rehone.dev/model": work.model}
+    labels = {"app.kubernetes.io/part-of": "rehone", MODEL: work.model}
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "RayJob",
@@ -79,9 +95,9 @@ def rayjob(work: Work) -> dict[str, Any]:
         },
         "spec": {
             "entrypoint": shlex.join(["rehone", *work.arguments]),
-            "jobId": work.name,
+            "jobId": work.job or work.name,
             "metadata": {"kind": work.arguments[0], "model": work.model},
-            "runtimeEnvYAML": json.dumps({"env_vars": {JOB: work.name}}),
+            "runtimeEnvYAML": json.dumps({"env_vars": {JOB: work.job or work.name}}),
             "submissionMode": "K8sJobMode",
             "submitterPodTemplate": _submitter(work),
             "shutdownAfterJobFinishes": True,

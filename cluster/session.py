@@ -95,6 +95,21 @@ def _any_agent_port() -> None:
     RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
 
 
+def _folder_of_its_own() -> str:
+    """Where a local cluster keeps its session. Ray's own folder says which cluster jobs are to join, one a machine."""
+    from ray._common.utils import get_default_ray_temp_dir
+
+    return str(Path(get_default_ray_temp_dir()) / f"local-{os.getpid()}")
+
+
+def _tell_jobs(folder: str) -> None:
+    """Jobs of the connected cluster join it. Without a word they join that of the last `ray start`, dead or alive."""
+    import ray
+    from ray._private.utils import write_ray_address
+
+    write_ray_address(ray.get_runtime_context().gcs_address, folder)
+
+
 def require(workers: int, cpus: float, gpus: float) -> None:
     """Raises UserError when the connected cluster has no room for so many workers of that size and cannot grow to it.
 
@@ -141,8 +156,10 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
         first = 20_000 + os.getpid() % 100 * 100
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + 99))
+        folder = _folder_of_its_own()
         options |= {
             "address": "local",
+            "_temp_dir": folder,
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
             "include_dashboard": dashboard,
             "dashboard_port": free_port(),
@@ -150,6 +167,8 @@ def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool 
         }
     context = ray.init(**options)
     try:
+        if not joined:
+            _tell_jobs(folder)
         if joined:
             shared.require(settings, sum(node["Alive"] for node in ray.nodes()))
         url = context.dashboard_url

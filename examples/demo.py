@@ -29,6 +29,7 @@ from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import controller, promotion
 from monitoring import show as show_
+from monitoring.launcher import StandingCluster
 from monitoring.policy import Decision
 from serve import rollout
 from serve.client import Client
@@ -168,7 +169,7 @@ def _watching(spec: Spec, place: Place, jobs: str, story: Story, traffic: Traffi
             story.mark("retrain", traffic)
 
     with ThreadPoolExecutor(1, "watch") as pool:
-        story.watch = pool.submit(controller.watch, spec, place, jobs, decided, ended)
+        story.watch = pool.submit(controller.watch, spec, place, StandingCluster(spec, place, jobs), decided, ended)
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import socket
@@ -15,9 +14,7 @@ from typing import Any
 from cluster.console import say
 from cluster.errors import ClusterError, NotFoundError, UserError
 from cluster.lease import Lease
-from cluster.session import worker_environment
 from cluster.submit import Jobs
-from jobs import specfile
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from serve import endpoint
@@ -26,6 +23,7 @@ from serve.endpoint import Endpoint
 from . import hold, journal, notices, trial
 from . import watch as watch_
 from .journal import Entry, Journal
+from .launcher import Launcher, StandingCluster
 from .policy import Decision
 from .watch import Watch
 from .windows import accuracies
@@ -34,25 +32,10 @@ _LAST = 5
 _TERM_SECONDS = 60.0
 
 
-def bound(spec: Spec, place: Place, address: str) -> Watch:
-    """A watch whose retrainings are Ray jobs at `address`."""
+def bound(spec: Spec, place: Place, launcher: Launcher) -> Watch:
+    """A watch whose retrainings run where `launcher` starts them."""
     # Loads models and pandas: not for who only asks the state of the loop.
     from . import promotion
-
-    jobs = Jobs(address)
-
-    def submit(submission_id: str) -> None:
-        say(f"retraining as job {submission_id}")
-        jobs.submit(
-            ["retrain", stored(spec, place)],
-            submission_id,
-            worker_environment(place.settings),
-            {"model": spec.name, "kind": "retrain"},
-        )
-
-    def status(submission_id: str) -> str | None:
-        job = jobs.get(submission_id)
-        return job.status if job else None
 
     def finish(submission_id: str) -> None:
         verdict = promotion.finish(spec, place, submission_id)
@@ -73,8 +56,8 @@ def bound(spec: Spec, place: Place, address: str) -> Watch:
         spec=spec,
         storage=place.storage,
         registry=place.registry,
-        submit=submit,
-        job_status=status,
+        submit=launcher.launch,
+        job_status=launcher.status,
         finish=finish,
         settle=settle,
         roll_back=roll_back,
@@ -92,10 +75,14 @@ def _lease(spec: Spec, place: Place) -> Lease:
 
 
 def watch(
-    spec: Spec, place: Place, address: str, decided: Callable[[Decision], None], ended: threading.Event | None = None
+    spec: Spec,
+    place: Place,
+    launcher: Launcher,
+    decided: Callable[[Decision], None],
+    ended: threading.Event | None = None,
 ) -> None:
     """Look for windows and act until `ended` is set, without it until Ctrl-C or SIGTERM (in the main thread)."""
-    bound_ = bound(spec, place, address)
+    bound_ = bound(spec, place, launcher)
     if ended is not None:
         watch_.run(bound_, decided, ended)
         return
@@ -103,9 +90,9 @@ def watch(
         watch_.run(bound_, decided, told)
 
 
-def watch_once(spec: Spec, place: Place, address: str) -> list[Decision]:
+def watch_once(spec: Spec, place: Place, launcher: Launcher) -> list[Decision]:
     """Judge what is complete and return."""
-    return watch_.drain(bound(spec, place, address))
+    return watch_.drain(bound(spec, place, launcher))
 
 
 def serve(
@@ -123,7 +110,8 @@ def serve(
     """
     from serve import rollout
 
-    watching = bound(spec, place, address) if decided is not None and address is not None else None
+    launcher = StandingCluster(spec, place, address) if address is not None else None
+    watching = bound(spec, place, launcher) if decided is not None and launcher is not None else None
     where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address)
     endpoint.record(place.storage, where)
     ready(where)
@@ -212,12 +200,3 @@ def _jobs(address: str | None, model: str) -> tuple[list[dict[str, Any]], str | 
         return [], str(error)
     of_model = [job for job in found if job.metadata.get("model") == model]
     return [{"submission_id": job.submission_id, "status": job.status} for job in of_model], None
-
-
-def stored(spec: Spec, place: Place) -> str:
-    """The resolved spec under the storage root, where a job finds it."""
-    text = specfile.dump(spec).encode()
-    # By its very words: two specs of one hash may name files in different places.
-    path = f"specs/{spec.name}/{hashlib.sha256(text).hexdigest()[:12]}.yaml"
-    place.storage.write_bytes(path, text)
-    return place.storage.url(path)

@@ -22,6 +22,7 @@ from jobs.pipeline import Place
 from jobs.spec import Spec
 
 from . import controller, show
+from .launcher import StandingCluster, stored
 
 _NAMESPACE = "rehone"
 _STOP_SECONDS, _POLL_SECONDS = 60.0, 0.5
@@ -46,9 +47,10 @@ class Keeper:
 
     def _run(self) -> None:
         pause = self._spec.monitoring.check_seconds
+        launcher = StandingCluster(self._spec, self._place, self._address)
         while not self._ended.is_set():
             try:
-                controller.watch(self._spec, self._place, self._address, self._tell, self._ended)
+                controller.watch(self._spec, self._place, launcher, self._tell, self._ended)
             except RehoneError as error:  # nothing is promoted yet, or the storage's fault: it may pass
                 say(f"watch: {error}; looking again in {pause:g} s")
                 self._ended.wait(pause)
@@ -117,7 +119,7 @@ def _inside() -> bool:
 def _as_job(verb: str, spec: Spec, place: Place, address: str) -> None:
     """Run `rehone watch SPEC VERB` there and wait for its end."""
     jobs, submission_id = Jobs(address), f"{spec.name}-watch{verb}-{secrets.token_hex(4)}"
-    arguments = ["watch", controller.stored(spec, place), verb, "--address", address]
+    arguments = ["watch", stored(spec, place), verb, "--address", address]
     jobs.submit(arguments, submission_id, worker_environment(place.settings), {"model": spec.name, "kind": "watch"})
     while (job := jobs.get(submission_id)) is not None and not job.ended:
         time.sleep(_POLL_SECONDS)

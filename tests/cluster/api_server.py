@@ -42,9 +42,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Rules:
-    """Who may do what, by the Roles and RoleBindings among some manifests."""
+    """Who may do what, by the Roles and RoleBindings among some manifests, and how much, by the ResourceQuotas."""
 
     things: Iterable[Object] = ()
+
+    def quotas(self, namespace: str) -> list[Object]:
+        return [t for t in self.things if t["kind"] == "ResourceQuota" and t["metadata"]["namespace"] == namespace]
 
     def allow(self, user: str, verb: str, group: str, resource: str, namespace: str) -> bool:
         here = [one for one in self.things if one["metadata"].get("namespace") == namespace]
@@ -101,7 +104,18 @@ class State:
         with self.changed:
             if key in self.kept:
                 raise RefusedError(409, f'{key[0]} "{key[2]}" already exists')
+            self._within_quota(key, thing["apiVersion"])
             return self.put(key, thing, "ADDED")
+
+    def _within_quota(self, key: Key, version: str) -> None:
+        """Of ResourceQuotas the count of kinds alone: what pods ask for would be asked of the operator's."""
+        counted = f"count/{key[0]}.{version.partition('/')[0]}"
+        used = sum((plural, namespace) == key[:2] for plural, namespace, _ in self.kept)
+        for quota in self.rules.quotas(key[1]):
+            limit = quota["spec"]["hard"].get(counted)
+            if limit is not None and used >= int(limit):
+                what = f'"{key[2]}" is forbidden: exceeded quota: {quota["metadata"]["name"]}'
+                raise RefusedError(403, f"{what}, requested: {counted}=1, used: {counted}={used}, limited: {limit}")
 
     def get(self, key: Key) -> Object:
         with self.changed:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,55 @@ def test_refusals_are_one_line_with_a_mend(server: State) -> None:
     wrong["spec"]["entrypoints"] = wrong["spec"].pop("entrypoint")
     with pytest.raises(UserError, match=r"the API server refuses the RayJob.*entrypoints"):
         create(api(server), wrong)
+
+
+def _ended(server: State, status: str, ended: datetime) -> None:
+    server.steps[:] = [
+        {"jobDeploymentStatus": status, "jobStatus": "SUCCEEDED", "endTime": f"{ended:%Y-%m-%dT%H:%M:%SZ}"}
+    ]
+
+
+def test_a_full_quota_says_what_to_do_and_old_rayjobs_make_room(server: State) -> None:
+    quota = next(q for q in server.rules.quotas(NAMESPACE) if "count/rayjobs.ray.io" in q["spec"]["hard"])
+    most = int(quota["spec"]["hard"]["count/rayjobs.ray.io"])
+    works = [dataclasses.replace(WORK, name=f"job-{n}", model="tiny" if n else "another") for n in range(most + 1)]
+    for work in works[:most]:
+        create(api(server), rayjob(work))
+    with pytest.raises(ClusterError, match=r"exceeded quota: training.*delete what has ended"):
+        create(api(server), rayjob(works[most]))
+    now = datetime.now(UTC)
+    _ended(server, "Complete", now - timedelta(days=6))
+    assert kube.status(api(server), NAMESPACE, "job-1") == "SUCCEEDED"  # they are told once somebody looks
+    assert kube.clear(api(server), NAMESPACE, "tiny", now) == []
+    assert kube.clear(api(server), NAMESPACE, "tiny", now + timedelta(days=2)) == ["job-1"]
+    create(api(server), rayjob(works[most]))
+
+
+@pytest.mark.parametrize(
+    ("operator", "means"),
+    [
+        ({}, "PENDING"),
+        ({"jobDeploymentStatus": "Initializing"}, "PENDING"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "RUNNING"),
+        ({"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED"}, "RUNNING"),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "SUCCEEDED"),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "STOPPED"),
+        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, "FAILED"),
+        ({"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded"}, "FAILED"),
+        ({"jobDeploymentStatus": "ValidationFailed"}, "FAILED"),
+    ],
+)
+def test_what_the_operator_says_in_ray_s_words(server: State, operator: dict[str, str], means: str) -> None:
+    server.steps[:] = [operator]
+    assert kube.status(api(server), NAMESPACE, WORK.name) is None
+    create(api(server), rayjob(WORK))
+    assert kube.status(api(server), NAMESPACE, WORK.name) == means
+
+
+def test_what_the_operator_will_not_take_has_ended(server: State) -> None:
+    server.steps[:] = [{"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed"}]
+    create(api(server), rayjob(WORK))
+    assert wait(api(server), NAMESPACE, WORK.name, lambda _: None, pause=0) == "ValidationFailed"
 
 
 def test_nobody_there(server: State) -> None:

@@ -272,6 +272,20 @@ def test_what_runs_by_the_clock_needs_nothing_of_the_api_server(name: str) -> No
         assert job["concurrencyPolicy"] == "Forbid"
 
 
+@pytest.mark.parametrize(("components", "tag"), [((), "cpu"), (("gpu", "images"), "cuda")], ids=["cpu", "gpu"])
+def test_a_watch_that_makes_rayjobs_may_and_names_the_image_of_training(
+    components: tuple[str, ...], tag: str, tmp_path: Path
+) -> None:
+    things = assembled(tmp_path, "retrain-rayjobs", *components)
+    job = next(t for t in things if t["kind"] == "CronJob" and t["metadata"]["name"] == "rehone-watch")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"][-1] == "--kubernetes" and pod["automountServiceAccountToken"] is True
+    assert pod["serviceAccountName"] == "rehone-controller"
+    (image,) = container["env"]  # nothing of the standing cluster's job API is left
+    assert image == {"name": "REHONE_IMAGE", "value": f"registry.example.com/rehone:{version('rehone')}-{tag}"}
+
+
 def test_one_kind_a_file() -> None:
     for file in K8S.rglob("*.yaml"):
         read = list(yaml.safe_load_all(file.read_text()))
@@ -291,7 +305,9 @@ def test_every_kustomization_is_used() -> None:
             used.add(path)
         for patch in read.get("patches", []):
             used.add((file.parent / patch["path"]).resolve())
-    alone = {K8S / "components" / name for name in ("incremental-upgrade", "tls")}  # for the user to add
+    alone = {
+        K8S / "components" / name for name in ("incremental-upgrade", "retrain-rayjobs", "tls")
+    }  # for the user to add
     assert {f.parent.resolve() for f in K8S.rglob("kustomization.yaml")} - {p.resolve() for p in used} == alone
 
 
