@@ -246,6 +246,9 @@ def train(
     *,
     detach: Detach = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the values that the last sweep found best.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew even where the same training was cut off and could go on.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Prepare, fine-tune, evaluate, register a challenger and let the gate judge it."""
@@ -256,12 +259,12 @@ def train(
     loaded, place = _checked(spec, set_), _place()
     if tuned:
         loaded = loaded.with_values(pipeline.tuned(loaded, place))
-    more = ["--tuned"] if tuned else []
+    more = [*(["--tuned"] if tuned else []), *(["--fresh"] if fresh else [])]
     if _sent("train", address, loaded, resources, *more, detach=detach, json=json, spec=spec, overrides=set_):
         return
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
-        published = pipeline.train_and_publish(loaded, dataset, place)
+        published = pipeline.train_and_publish(loaded, dataset, place, fresh=fresh)
     verdict = promotion.settle(loaded, place, published.version)
     result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
@@ -341,7 +344,7 @@ def submit(
         spec=specfile.dump(loaded),
         model=loaded.name,
         image=image,
-        workers=loaded.scaling.workers if verb is Verb.TRAIN else loaded.sweep.concurrent * loaded.sweep.workers,
+        workers=loaded.scaling.most_workers if verb is Verb.TRAIN else loaded.sweep.concurrent * loaded.sweep.workers,
         cpus=loaded.scaling.cpus_per_worker,
         gpu=loaded.scaling.use_gpu,
         memory=memory,
@@ -860,7 +863,7 @@ def cluster_doctor(
 
     found = Cluster(address)
     scaling = _spec(spec, None).scaling if spec else None
-    findings = found.doctor(gpus=scaling.workers if scaling and scaling.use_gpu else 0)
+    findings = found.doctor(gpus=scaling.fewest_workers if scaling and scaling.use_gpu else 0)
     _answer(findings, json, show.findings(findings, found.address))
     if findings:
         raise RehoneError(f"{len(findings)} finding(s)", where=found.address)

@@ -21,6 +21,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 _ENVIRONMENT = {
     # The default of 2 s lets every report of a training worker block for up to 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Workers whose node has just died wait so long for it, then for what is there; 60 s by default.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    # A cloud gives two minutes' notice at best, some give 30 s; 5 s by default.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     # Fewer lines that a user did not ask for.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

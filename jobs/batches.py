@@ -79,25 +79,42 @@ def _split(rows: NDArray[np.int64], size: NDArray[np.int64], call: float) -> lis
 def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[np.int64]]:
     """Row numbers of each global batch of one epoch, in a random order that follows from `seed`.
 
-    Rows of like length go together. Each row comes once; the last batch is filled up with rows from the start.
+    Rows of like length go together. Each row comes once: where the rows do not fill the batches, some have one fewer.
     """
     draw = np.random.default_rng(seed)
-    order = draw.permutation(len(lengths))
-    short = -len(order) % global_batch
-    order = np.concatenate([order, np.resize(order, short)])
+    order, steps = draw.permutation(len(lengths)), -(-len(lengths) // global_batch)
+    ends = np.arange(1, steps) * len(order) // steps
     size = np.asarray(lengths)
-    pool = global_batch * _BUCKET
     sorted_pools = [
-        part[np.argsort(size[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))
+        part[np.argsort(size[part], kind="stable")] for part in np.split(order, ends[_BUCKET - 1 :: _BUCKET])
     ]
-    batches = np.concatenate(sorted_pools).reshape(-1, global_batch)
-    return [batches[i] for i in draw.permutation(len(batches))]
+    batches = np.split(np.concatenate(sorted_pools), ends)
+    return [batches[i] for i in draw.permutation(steps)]
 
 
-def micro_batches(batch: NDArray[np.int64], rank: int, world: int, micro: int) -> list[NDArray[np.int64]]:
-    """This rank's part of a global batch, `micro` rows at a time; ranks get rows of like length."""
-    mine = batch[rank::world]
-    return [mine[i : i + micro] for i in range(0, len(mine), micro)]
+def steps(lengths: Sequence[int], global_batch: int, seed: int, *, begin: int, end: int) -> Iterator[NDArray[np.int64]]:
+    """The global batch of each optimizer step from `begin` to `end`, over as many epochs as that takes.
+
+    It follows from the step and the seed alone: who goes on from a step, on however many workers, sees the rows that
+    were not seen.
+    """
+    per_epoch = -(-len(lengths) // global_batch)
+    for number in range(begin // per_epoch, -(-end // per_epoch)):
+        first = number * per_epoch
+        yield from epoch(lengths, global_batch, seed + number)[max(begin - first, 0) : end - first]
+
+
+def micro_batches(
+    batch: NDArray[np.int64], rank: int, world: int, accumulation: int
+) -> Iterator[tuple[NDArray[np.int64], float]]:
+    """This rank's part of a global batch in `accumulation` parts, with what the mean loss of each is multiplied by.
+
+    All ranks take as many parts, and the multiplied means average to the mean over the batch, whoever has a row more.
+    A part without rows is a row that counts 0 times. Ranks get rows of like length.
+    """
+    mean = len(batch) / (world * accumulation)
+    for part in np.array_split(batch[rank::world], accumulation):
+        yield (part, len(part) / mean) if len(part) else (batch[:1], 0.0)
 
 
 def shard(rows: int, rank: int, world: int, micro: int) -> Iterator[tuple[list[int], int]]:

@@ -1,12 +1,12 @@
 """The training loop itself, as every worker runs it: DeepSpeed's engine, torch's AdamW, validation, early stopping.
 
 It knows nothing of Ray: who drives it passes `rank`, `world` and a `report` callable (see `train.py`, `tune.py`).
+What it goes on from after an interruption is in `checkpoint.py`.
 Our own loop because HF Trainer with DeepSpeed on CPU silently ignores ZeRO or the second worker.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -22,7 +22,8 @@ import torch.distributed as dist
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, model, tasks, zero
+from . import batches, checkpoint, model, tasks, zero
+from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
 
@@ -51,17 +52,25 @@ class Work:
     """Of each label in the validation loss; in the training loss too, unless `train` has rare rows repeated."""
 
 
-@dataclass
-class State:
-    """Where the loop is; written with each checkpoint."""
-
-    step: int = 0
-    best_loss: float = math.inf
-    since_best: int = 0
+def never(step: int) -> bool:  # noqa: ARG001 - what `noticed` takes
+    """For whoever gets no notice before it is ended."""
+    return False
 
 
-def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resume: Path | None = None) -> None:
-    """Train until the last epoch or until validation loss has turned. torch.distributed must be initialised."""
+def run(
+    work: Work,
+    *,
+    rank: int,
+    world: int,
+    threads: int,
+    report: Report,
+    resume: Path | None = None,
+    noticed: Callable[[int], bool] = never,
+) -> None:
+    """Train until the last epoch or until validation loss has turned. torch.distributed must be initialised.
+
+    `noticed` is asked after each step, on all ranks, whether a checkpoint is wanted at once.
+    """
     torch.set_num_threads(threads)
     spec = work.spec
     processor = tasks.get(spec.task).processor(model.locate(spec.base_model))
@@ -72,43 +81,49 @@ def run(work: Work, *, rank: int, world: int, threads: int, report: Report, resu
     held = _hold(work, processor, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
-    state = _restore(engine, resume) if resume else State()
+    state = checkpoint.restore(engine, net, resume) if resume else State()
+    if state.reported:
+        report(state.reported, None)
+    if state.ended:
+        return
     every = math.ceil(per_epoch / spec.training.evaluations_per_epoch)
-
-    seen: list[float] = []
+    plan = batches.steps(
+        train.lengths, spec.training.global_batch_size, spec.training.seed, begin=state.step, end=total
+    )
     began, rows = time.monotonic(), 0
-    while state.step < total:
-        number, at = divmod(state.step, per_epoch)
-        plan = batches.epoch(train.lengths, spec.training.global_batch_size, spec.training.seed + number)
-        for batch in plan[at:]:
-            # Each step has its own seed: dropout is the same on every rank, and after a restart from a checkpoint.
-            torch.manual_seed(spec.training.seed + state.step + 1)
-            seen.append(_step(engine, train, batch, spec, rank, world, held, weights))
-            state.step += 1
-            rows += len(batch)
-            ends = state.step == total
-            if state.step % every == 0 or ends:
-                loss, accuracy = _validate(engine, validation, spec, rank, world, weights)
-                better = loss < state.best_loss
-                state.best_loss = min(state.best_loss, loss)
-                state.since_best = 0 if better else state.since_best + 1
-                stop = ends or state.since_best >= spec.training.patience or not math.isfinite(loss)
-                metrics = {
-                    "step": state.step,
-                    "total_steps": total,
-                    "epoch": state.step / per_epoch,
-                    "train_loss": sum(seen) / len(seen),
-                    "validation_loss": loss,
-                    "validation_accuracy": accuracy,
-                    "learning_rate": engine.get_lr()[0],
-                    "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
-                    "rows_per_second": rows / (time.monotonic() - began),
-                    "stopped_early": stop and not ends,
-                }
-                seen = []
-                _report(engine, net, state, metrics, rank, report)
-                if stop:
-                    return
+    for batch in plan:
+        # Each step has its own seed: dropout is the same on every rank, and after a restart from a checkpoint.
+        torch.manual_seed(spec.training.seed + state.step + 1)
+        state.losses.append(_step(engine, train, batch, spec, rank, world, held, weights))
+        state.step += 1
+        rows += len(batch)
+        ends = state.step == total
+        if state.step % every == 0 or ends:
+            loss, accuracy = _validate(engine, validation, spec, rank, world, weights)
+            better = loss < state.best_loss
+            state.best_loss = min(state.best_loss, loss)
+            state.since_best = 0 if better else state.since_best + 1
+            state.ended = ends or state.since_best >= spec.training.patience or not math.isfinite(loss)
+            losses = checkpoint.mean_over_ranks(state.losses, engine.device)
+            state.losses = []
+            state.reported = {
+                "step": state.step,
+                "total_steps": total,
+                "epoch": state.step / per_epoch,
+                "train_loss": sum(losses) / len(losses),
+                "validation_loss": loss,
+                "validation_accuracy": accuracy,
+                "learning_rate": engine.get_lr()[0],
+                "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
+                "rows_per_second": rows / (time.monotonic() - began),
+                "workers": world,
+                "stopped_early": state.ended and not ends,
+            }
+            _report(engine, net, state, state.reported, report)
+            if state.ended:
+                return
+        elif noticed(state.step):
+            _report(engine, net, state, {"step": state.step, "saved_on_notice": 1, "validation_loss": math.nan}, report)
 
 
 def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
@@ -135,7 +150,7 @@ def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
     rate: Callable[[int], float] = lambda s: min((s + 1) / warm, (total - s) / max(1, total - warm + 1))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     engine, *_ = deepspeed.initialize(
-        model=net, optimizer=optimizer, lr_scheduler=schedule, config=zero.config(spec, stage)
+        model=net, optimizer=optimizer, lr_scheduler=schedule, config=zero.config(spec, stage, dist.get_world_size())
     )
     return engine
 
@@ -154,10 +169,10 @@ def _step(
     engine.train()
     task = tasks.get(spec.task)
     losses: list[float] = []
-    for rows in batches.micro_batches(batch, rank, world, spec.training.micro_batch_size):
+    for rows, share in batches.micro_batches(batch, rank, world, spec.accumulation(world)):
         inputs = {k: v.to(engine.device) for k, v in train.batch(rows).items()}
         each, _ = task.losses(engine, inputs)
-        loss = _weighed(each, inputs, weights if spec.data.balance == "class_weights" else None).mean()
+        loss = share * _weighed(each, inputs, weights if spec.data.balance == "class_weights" else None).mean()
         engine.backward(loss if held is None else loss + held.penalty())
         engine.step()
         losses.append(loss.item())
@@ -190,29 +205,7 @@ def _validate(
     return float(sums[0] / sums[2]), float(sums[1] / sums[2])
 
 
-def _report(engine: Any, net: Any, state: State, metrics: dict[str, Any], rank: int, report: Report) -> None:
-    """Every rank writes its optimizer shard, rank 0 the weights as well; the driver merges the folders."""
+def _report(engine: Any, net: Any, state: State, metrics: dict[str, Any], report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        engine.save_checkpoint(str(here), tag="state", exclude_frozen_parameters=True)
-        weights = _gathered(engine, net)
-        if rank == 0:
-            model.save(net, weights, here)
-            (here / "loop.json").write_text(json.dumps(vars(state)))
-        report(metrics, here)
-
-
-def _gathered(engine: Any, net: Any) -> dict[str, Any] | None:
-    """Whole weights where stage 3 keeps shards (a collective call); None where each rank has them anyway."""
-    if engine.zero_optimization_stage() < 3:  # noqa: PLR2004 - the ZeRO stage that shards weights
-        return None
-    import deepspeed
-
-    needed = [(n, p) for n, p in net.named_parameters() if p.requires_grad or not hasattr(net, "peft_config")]
-    with deepspeed.zero.GatheredParameters([p for _, p in needed]):
-        return {name: parameter.detach().clone() for name, parameter in needed}
-
-
-def _restore(engine: Any, folder: Path) -> State:
-    engine.load_checkpoint(str(folder), tag="state", load_module_strict=False)
-    return State(**json.loads((folder / "loop.json").read_text()))
+        checkpoint.save(engine, net, state, Path(folder))
+        report(metrics, Path(folder))

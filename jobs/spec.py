@@ -230,9 +230,36 @@ class TrainingSpec(Part):
 
 
 class ScalingSpec(Part):
-    workers: PositiveInt = Field(2, description="Ray Train workers.")
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        2,
+        description="Ray Train workers; [fewest, most] for as many as the cluster has room for, from one checkpoint to "
+        "the next.",
+    )
     cpus_per_worker: PositiveInt = Field(1, description="Logical CPUs and torch threads of a worker or trial.")
     use_gpu: bool = Field(False, description="One GPU a worker or trial.")
+    resize_seconds: PositiveFloat = Field(
+        60.0, description="How often training with [fewest, most] workers looks whether it could have others."
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _fewest_come_first(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(workers, tuple) and workers[0] > workers[1]:
+            raise ValueError(f"[fewest, most] is turned round: [{workers[1]}, {workers[0]}]")
+        return workers
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def said_workers(self) -> str:
+        """As one reads it: `2`, or `1 to 8`."""
+        return " to ".join(map(str, self.workers)) if isinstance(self.workers, tuple) else str(self.workers)
 
 
 class Range(Part):
@@ -582,12 +609,14 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _batch_can_be_made(self) -> Spec:
-        step = self.scaling.workers * self.training.micro_batch_size
-        if self.training.global_batch_size % step:
+        batch, workers, micro = self.training.global_batch_size, self.scaling.workers, self.training.micro_batch_size
+        if isinstance(workers, tuple):  # some of so many workers fit no batch: their shares then differ by a row
+            if batch < workers[1]:
+                raise ValueError(f"training.global_batch_size {batch} has no row for each of {workers[1]} workers")
+        elif batch % (workers * micro):
             raise ValueError(
-                f"training.global_batch_size {self.training.global_batch_size} is no multiple of "
-                f"scaling.workers x training.micro_batch_size = {self.scaling.workers} x "
-                f"{self.training.micro_batch_size} = {step}"
+                f"training.global_batch_size {batch} is no multiple of "
+                f"scaling.workers x training.micro_batch_size = {workers} x {micro} = {workers * micro}"
             )
         return self
 
@@ -640,9 +669,10 @@ class Spec(Part):
         except ValidationError as error:
             raise ValueError(f"sweep.search: {key} cannot be {value!r}: {error.errors()[0]['msg']}") from None
 
-    @property
-    def gradient_accumulation_steps(self) -> int:
-        return self.training.global_batch_size // (self.scaling.workers * self.training.micro_batch_size)
+    def accumulation(self, workers: int) -> int:
+        """Micro-batches that each of so many workers takes to one optimizer step."""
+        share = -(-self.training.global_batch_size // workers)
+        return -(-share // self.training.micro_batch_size)
 
     @property
     def bounds(self) -> Bounds:

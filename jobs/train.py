@@ -25,6 +25,7 @@ from jobs.plan import shapes
 
 from . import balance, loop, zero
 from .loop import Work
+from .notices import Notices
 from .spec import Spec
 
 CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
@@ -109,7 +110,10 @@ def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
 
 
 def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
-    """Train to the end on Ray Train. Ray must be connected. Raises TrainingError, which says what was saved."""
+    """Train to the end on Ray Train, from the run's last checkpoint when it has one. Ray must be connected.
+
+    Raises TrainingError, which says what was saved.
+    """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -121,6 +125,7 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
         torch_config=TorchConfig(backend="nccl" if spec.scaling.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=spec.scaling.workers,
+            elastic_resize_monitor_interval_s=spec.scaling.resize_seconds,
             use_gpu=spec.scaling.use_gpu,
             resources_per_worker={"CPU": spec.scaling.cpus_per_worker},
         ),
@@ -141,7 +146,7 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     except TrainingFailedError as error:
         saved = storage.url("checkpoints", run.id)
         raise TrainingError(
-            f"training failed: {_cause(error)}", where=f"run {run.id}", mend=f"what was saved is in {saved}"
+            f"training failed: {_cause(error)}", where=f"run {run.id}", mend=f"the same again goes on from {saved}"
         ) from error
     usable = [pair for pair in result.best_checkpoints if math.isfinite(pair[1]["validation_loss"])]
     if not usable:
@@ -171,6 +176,7 @@ def worker(config: dict[str, Any]) -> None:
         threads=job.spec.scaling.cpus_per_worker,
         report=report,
         resume=Path(held.to_directory()) if held else None,
+        noticed=Notices(),
     )
 
 
@@ -184,8 +190,10 @@ def _logger(run: Run) -> Any:
 
     class Logger(UserCallback):  # type: ignore[misc]  # Ray is untyped here
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
-            mean = {"train_loss": sum(m["train_loss"] for m in metrics) / len(metrics)}
-            run.log_metrics({k: float(v) for k, v in (metrics[0] | mean).items()}, step=metrics[0]["step"])
+            figures = {name: float(value) for name, value in metrics[0].items()}  # every rank reports the same
+            if "saved_on_notice" in figures:
+                del figures["validation_loss"]  # it was not measured
+            run.log_metrics(figures, step=metrics[0]["step"])
 
     return Logger()
 

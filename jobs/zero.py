@@ -46,7 +46,7 @@ def plan(spec: Spec, *, parameters: int, trainable: int, device_bytes: int) -> P
             stage,
             parameters=parameters,
             trainable=trainable,
-            workers=spec.scaling.workers,
+            workers=spec.scaling.fewest_workers,
             precision=spec.training.precision,
         ).total
         for stage in STAGES
@@ -111,12 +111,14 @@ def states(
     return States(weights, gathered, gradients, optimizer, bucket)
 
 
-def config(spec: Spec, stage: int) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`. The optimizer is ours (torch AdamW), hence `allow_untested`."""
+def config(spec: Spec, stage: int, workers: int) -> dict[str, Any]:
+    """The dictionary for `deepspeed.initialize`. The optimizer is ours (torch AdamW), hence `allow_untested`.
+
+    No `train_batch_size`: it would have to be what so many workers can share evenly (`batches.micro_batches`).
+    """
     return {
-        "train_batch_size": spec.training.global_batch_size,
         "train_micro_batch_size_per_gpu": spec.training.micro_batch_size,
-        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "gradient_accumulation_steps": spec.accumulation(workers),
         "gradient_clipping": spec.training.max_grad_norm,
         "bf16": {"enabled": spec.training.precision == "bf16"},
         "zero_optimization": {

@@ -124,7 +124,7 @@ def carbon(facts: Facts) -> str:
     """Sweeps are not in it: their winner may be used by many trainings."""
     if facts.seconds is None or facts.energy is None:
         return f"{NOT_MEASURED.capitalize()}."
-    spent, workers = facts.energy, facts.spec.scaling.workers
+    spent, workers = facts.energy, facts.spec.scaling.said_workers
     unit = "give REHONE_CPU_WATTS and REHONE_GPU_WATTS"
     pairs = {
         "training": f"{facts.seconds:.0f} s on {workers} workers, sweeps not counted",

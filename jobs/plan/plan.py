@@ -102,11 +102,11 @@ def needs(spec: Spec, method: str, sizes: Sizes, activations: int) -> tuple[Need
             stage,
             parameters=sizes.parameters,
             trainable=sizes.trainable,
-            workers=spec.scaling.workers,
+            workers=spec.scaling.fewest_workers,
             precision=spec.training.precision,
             quantised=sizes.quantisable if method == "qlora" else 0,
         )
-        peak = states.peak(activations, accumulating=spec.gradient_accumulation_steps > 1)
+        peak = states.peak(activations, accumulating=spec.accumulation(spec.scaling.fewest_workers) > 1)
         made.append(Need(method, stage, states, activations, peak))
     return tuple(made)
 
@@ -132,7 +132,7 @@ def params(spec: Spec) -> dict[str, str]:
         "base_model": spec.base_model,
         "name": spec.method.name,
         "max_length": str(spec.training.max_length),
-        "workers": str(spec.scaling.workers),
+        "workers": spec.scaling.said_workers,
     }
 
 

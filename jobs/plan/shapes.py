@@ -74,4 +74,4 @@ def device_bytes(spec: Spec) -> int:
 
     if spec.scaling.use_gpu and torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // spec.scaling.workers
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // spec.scaling.most_workers

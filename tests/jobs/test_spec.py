@@ -12,6 +12,8 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
     ("part", "said"),
     [
         ({"training": {"global_batch_size": 33}}, "no multiple of scaling.workers x training.micro_batch_size"),
+        ({"scaling": {"workers": [4, 2]}}, "[fewest, most] is turned round: [2, 4]"),
+        ({"scaling": {"workers": [1, 99]}}, "global_batch_size 32 has no row for each of 99 workers"),
         ({"evaluation": {"metric": "bleu"}}, "'bleu' is none of accuracy, macro_f1"),
         ({"data": {"source": "a", "split": {"by": "group"}}}, "split.by: group needs data.group"),
         ({"data": {"source": "a", "split": {"by": "time"}}}, "split.by: time needs data.time"),
@@ -82,4 +84,4 @@ def test_a_project_that_lies_elsewhere_has_the_same_hash() -> None:
 
 def test_accumulation_follows_from_the_batches() -> None:
     spec = Spec.model_validate(BASE | {"training": {"global_batch_size": 128, "micro_batch_size": 16}})
-    assert spec.gradient_accumulation_steps == 4
+    assert [spec.accumulation(workers) for workers in (1, 2, 3, 8)] == [8, 4, 3, 1]

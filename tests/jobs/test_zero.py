@@ -81,6 +81,7 @@ def test_more_memory_never_asks_for_a_higher_stage(parameters: int, share: float
 
 
 def test_the_batches_add_up() -> None:
-    made = zero.config(spec(global_batch_size=64), 2)
-    assert made["train_batch_size"] == 4 * made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"]
+    for workers in (1, 2, 4):
+        made = zero.config(spec(global_batch_size=64), 2, workers)
+        assert workers * made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"] == 64
     assert made["zero_optimization"]["stage"] == 2
