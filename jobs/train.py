@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,15 +169,16 @@ def worker(config: dict[str, Any]) -> None:
         kept = ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         ray.train.report(metrics, checkpoint=kept)
 
-    loop.run(
-        job,
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        threads=job.spec.scaling.cpus_per_worker,
-        report=report,
-        resume=Path(held.to_directory()) if held else None,
-        noticed=Notices(),
-    )
+    with held.as_directory() if held else nullcontext() as resume:
+        loop.run(
+            job,
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+            threads=job.spec.scaling.cpus_per_worker,
+            report=report,
+            resume=Path(resume) if resume else None,
+            noticed=Notices(),
+        )
 
 
 def _steps(job: Work) -> int:

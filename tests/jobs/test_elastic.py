@@ -82,6 +82,7 @@ def test_nodes_that_go_and_come_and_a_killed_driver_cost_time_and_nothing_else(
             os.killpg(driver.pid, signal.SIGKILL)  # its raylets too
         driver.wait()
     assert driver.returncode == -signal.SIGKILL
+    print(said.decode())  # what is seen when it fails
     happened = [json.loads(line)["what"] for line in said.decode().splitlines() if line.startswith("{")]
     assert happened == ["two workers", "saved on notice", "one worker", "two workers again", "one worker again"]
     (kept,) = Tracker(place.settings, spec.name).runs()
