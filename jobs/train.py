@@ -152,10 +152,17 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     if not usable:
         raise TrainingError("training diverged", where=f"run {run.id}", mend="lower training.learning_rate")
     checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
-    folder = Path(checkpoint.to_directory())
+    folder = _local(checkpoint)
     reports = curve(run)
     _say_end(reports)
     return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
+
+
+def _local(checkpoint: Any) -> Path:
+    """Where a checkpoint lies, or a copy of one that is on no disk here: it may be larger than `/tmp`."""
+    from pyarrow.fs import LocalFileSystem
+
+    return Path(checkpoint.path if isinstance(checkpoint.filesystem, LocalFileSystem) else checkpoint.to_directory())
 
 
 def worker(config: dict[str, Any]) -> None:
