@@ -60,10 +60,15 @@ def restore(engine: Any, net: Any, folder: Path) -> State:
     tree = json.loads((folder / "loop.json").read_text())
     _begin_moments(engine, tree["adam"])
     tensors = _Tensors(folder)
+    own = _own(engine, net)
     for name, parameter in _trainable(net):
         _set_weight(engine, parameter, tensors[f"weight/{name}"])
-        for key in _MOMENTS:
-            _set_state(engine, parameter, tensors[f"{key}/{name}"], key)
+        for key in (None, *_MOMENTS):
+            value = tensors[f"{key or 'weight'}/{name}"]
+            if own:
+                (own[name].data if key is None else _moment(engine, own[name], key)).copy_(value)
+            else:
+                _set_state(engine, parameter, value, key)
     for name, buffer in _buffers(net):
         buffer.copy_(tensors[f"buffer/{name}"])
     schedule = engine.lr_scheduler
@@ -89,20 +94,20 @@ def _tensors(engine: Any, net: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Whole tensors, in the same order on every rank."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    plain = _is_plain(engine)
+    own = _own(engine, net)
     for name, parameter in _trainable(net):
-        yield f"weight/{name}", parameter if plain else safe_get_full_fp32_param(parameter)
+        yield f"weight/{name}", own[name] if own else safe_get_full_fp32_param(parameter)
         for key in _MOMENTS:
-            whole = _own(engine, parameter, key) if plain else safe_get_full_optimizer_state(parameter, key)
+            whole = _moment(engine, own[name], key) if own else safe_get_full_optimizer_state(parameter, key)
             yield f"{key}/{name}", whole
     for name, buffer in _buffers(net):
         yield f"buffer/{name}", buffer
 
 
-def _own(engine: Any, parameter: torch.Tensor, key: str) -> torch.Tensor:
-    """Adam's moment of a parameter; zeros for one that never had a gradient."""
-    state: dict[str, torch.Tensor] = engine.optimizer.state.get(parameter, {})
-    return state[key] if key in state else torch.zeros_like(parameter)
+def _moment(engine: Any, weight: torch.Tensor, key: str) -> torch.Tensor:
+    """Adam's moment of a weight of its own; zeros for one that never had a gradient."""
+    state: dict[str, torch.Tensor] = _adam(engine).state.get(weight, {})
+    return state[key] if key in state else torch.zeros_like(weight)
 
 
 def _trainable(net: Any) -> list[tuple[str, torch.nn.Parameter]]:
@@ -115,39 +120,44 @@ def _buffers(net: Any) -> list[tuple[str, torch.Tensor]]:
     return [(name, buffer) for name, buffer in net.named_buffers() if name in kept]
 
 
-def _is_plain(engine: Any) -> bool:
-    """Whether the optimizer works on the model's own parameters, not on a copy of DeepSpeed's."""
-    return isinstance(engine.optimizer, torch.optim.Optimizer)
+def _adam(engine: Any) -> torch.optim.Optimizer:
+    """The optimizer that DeepSpeed was given, which it puts its own around but in stage 0 with fp32."""
+    given = engine.optimizer
+    made: torch.optim.Optimizer = given if isinstance(given, torch.optim.Optimizer) else given.optimizer
+    return made
 
 
 def _worked_on(engine: Any) -> list[torch.Tensor]:
-    """The tensors that the optimizer works on: parameters, or flat parts of DeepSpeed's copy of them."""
+    """The tensors that the optimizer works on: parameters, fp32 copies of them, or flat parts of such copies."""
     if engine.zero_optimization_stage() == _SHARDED:
         return list(engine.optimizer.fp32_partitioned_groups_flat)
-    inner = engine.optimizer if _is_plain(engine) else engine.optimizer.optimizer
-    return [tensor for group in inner.param_groups for tensor in group["params"]]
+    return [tensor for group in _adam(engine).param_groups for tensor in group["params"]]
+
+
+def _own(engine: Any, net: Any) -> dict[str, torch.Tensor]:
+    """Stage 0's weights by name as the optimizer has them: the parameters or, in bf16, fp32 copies. Else nothing."""
+    if engine.zero_optimization_stage():
+        return {}
+    return dict(zip((name for name, _ in _trainable(net)), _worked_on(engine), strict=True))
 
 
 def _adam_step(engine: Any) -> float:
     """Steps that Adam has taken, by which it corrects its moments."""
-    inner = engine.optimizer if _is_plain(engine) else engine.optimizer.optimizer
-    return max((float(state["step"]) for state in inner.state.values()), default=0.0)
+    return max((float(state["step"]) for state in _adam(engine).state.values()), default=0.0)
 
 
 def _begin_moments(engine: Any, step: float) -> None:
     """Adam's state as it is after so many steps, but for the moments' values. It makes it itself at its first step."""
-    plain = _is_plain(engine)
-    inner = engine.optimizer if plain else engine.optimizer.optimizer
     for tensor in _worked_on(engine):
         moments = {key: torch.zeros_like(tensor) for key in _MOMENTS}
-        inner.state[tensor] = {"step": torch.tensor(step), **moments}
-    if not plain and engine.zero_optimization_stage() < _SHARDED:
+        _adam(engine).state[tensor] = {"step": torch.tensor(step), **moments}
+    if 0 < engine.zero_optimization_stage() < _SHARDED:
         # DeepSpeed ties parameters to their part of the moments after a first step only, and has no other name for it.
         engine.optimizer._lazy_init_hp_params_optimizer_state()  # noqa: SLF001
 
 
 def _set_weight(engine: Any, parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
-    """The parameter itself, and DeepSpeed's fp32 copy of it where there is one."""
+    """The parameter itself, of which DeepSpeed or the optimizer may have an fp32 copy."""
     if engine.zero_optimization_stage() < _SHARDED:
         parameter.data.copy_(value)
     else:
@@ -156,12 +166,10 @@ def _set_weight(engine: Any, parameter: torch.nn.Parameter, value: torch.Tensor)
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if dist.get_rank() == 0:
                 parameter.data.copy_(value)
-    if not _is_plain(engine):
-        _set_state(engine, parameter, value, None)
 
 
 def _set_state(engine: Any, parameter: torch.nn.Parameter, value: torch.Tensor, key: str | None) -> None:
-    """A moment, or with no key the fp32 weight, from the whole of it."""
+    """A moment, or with no key the fp32 weight, of DeepSpeed's copy, from the whole of it."""
     from deepspeed.utils import (
         safe_set_full_fp32_param,
         safe_set_full_optimizer_state,
@@ -169,9 +177,7 @@ def _set_state(engine: Any, parameter: torch.nn.Parameter, value: torch.Tensor, 
         safe_set_local_optimizer_state,
     )
 
-    if _is_plain(engine):
-        engine.optimizer.state[parameter][key].copy_(value)
-    elif engine.zero_optimization_stage() < _SHARDED:
+    if engine.zero_optimization_stage() < _SHARDED:
         whole = value.to(engine.device)
         if key is None:
             safe_set_full_fp32_param(parameter, whole)

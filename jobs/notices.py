@@ -8,6 +8,9 @@ from typing import Any
 SECONDS = 2.0
 """How often workers ask: a barrier of some milliseconds."""
 
+MOST_STEPS = 20
+"""After so many they ask again in any case: steps that took a millisecond may take a second a moment later."""
+
 
 class Notices:
     """Whether Ray has said since the last call that a node is to be drained: a spot machine that is taken back.
@@ -28,7 +31,7 @@ class Notices:
             return False
         said, now = ray.train.get_preemption_info(), time.monotonic()
         pace = SECONDS * (step - self._since[0]) / (now - self._since[1]) if self._since else 1.0
-        self._next = step + broadcast_from_rank_zero(max(1, int(pace)))
+        self._next = step + broadcast_from_rank_zero(min(max(1, int(pace)), MOST_STEPS))
         self._since = step, now
         new = said is not None and said != self._last
         self._last = said

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,17 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     if not usable:
         raise TrainingError("training diverged", where=f"run {run.id}", mend="lower training.learning_rate")
     checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
-    folder = Path(checkpoint.to_directory())
+    folder = _local(checkpoint)
     reports = curve(run)
     _say_end(reports)
     return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
+
+
+def _local(checkpoint: Any) -> Path:
+    """Where a checkpoint lies, or a copy of one that is on no disk here: it may be larger than `/tmp`."""
+    from pyarrow.fs import LocalFileSystem
+
+    return Path(checkpoint.path if isinstance(checkpoint.filesystem, LocalFileSystem) else checkpoint.to_directory())
 
 
 def worker(config: dict[str, Any]) -> None:
@@ -169,15 +176,16 @@ def worker(config: dict[str, Any]) -> None:
         kept = ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         ray.train.report(metrics, checkpoint=kept)
 
-    loop.run(
-        job,
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        threads=job.spec.scaling.cpus_per_worker,
-        report=report,
-        resume=Path(held.to_directory()) if held else None,
-        noticed=Notices(),
-    )
+    with held.as_directory() if held else nullcontext() as resume:
+        loop.run(
+            job,
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+            threads=job.spec.scaling.cpus_per_worker,
+            report=report,
+            resume=Path(resume) if resume else None,
+            noticed=Notices(),
+        )
 
 
 def _steps(job: Work) -> int:

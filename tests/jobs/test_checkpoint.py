@@ -5,7 +5,6 @@ Workers are processes that stay for the whole module. `test_training.py` and `te
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import shutil
@@ -29,11 +28,15 @@ from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.sweep import group
+from tests import tiny
 
 # What DeepSpeed's stages 1 to 3 import and call, which torch has deprecated.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated", "ignore:`torch.distributed.(all_gather|reduce_scatter)"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(
+        "ignore:`torch.jit.script_method` is deprecated", "ignore:`torch.distributed.(all_gather|reduce_scatter)"
+    ),
+]
 
 _INSIDE = ExitStack()
 
@@ -128,16 +131,10 @@ def job(spec: Spec, place: Place) -> Work:
             "scaling.workers": [1, 2],
             "training.global_batch_size": 21,
             "training.micro_batch_size": 3,
-            "method.dropout": 0,
             "method.rank": 4,
         }
     )
-    config = Path(spec.base_model) / "config.json"
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    folder = Path(place.settings.storage) / "base"
-    shutil.copytree(spec.base_model, folder)
-    (folder / "config.json").write_text(json.dumps(json.loads(config.read_text()) | still))
-    spec = spec.with_values({"base_model": str(folder)})
+    spec = tiny.still(spec, Path(place.settings.storage) / "base")
     return train.work(spec, preparation.prepare(spec, place.storage), place.storage)
 
 
@@ -164,6 +161,18 @@ def test_another_number_of_workers_goes_on_as_if_nothing_had_been(
         resume = tmp_path / "parts" / str(part[-1]["step"])
     assert [row["step"] for row in parts] == [2, 4, 6, 8, 10, 12]
     np.testing.assert_allclose(figures(parts), figures(whole), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("stages", [(0, 0), (2, 0)])
+def test_so_it_does_with_copies_in_fp32_of_weights_in_bf16(
+    workers: Workers, job: Work, tmp_path: Path, stages: tuple[int, int]
+) -> None:
+    job = replace(job, spec=job.spec.with_values({"training.precision": "bf16"}))
+    whole = workers(replace(job, zero_stage=0), 1, tmp_path / "whole")
+    before = workers(replace(job, zero_stage=stages[0]), 2, tmp_path / "parts", reports=3)
+    after = workers(replace(job, zero_stage=stages[1]), 1, tmp_path / "parts", resume=tmp_path / "parts" / "6")
+    losses = [[row["validation_loss"] for row in curve] for curve in (before + after, whole)]
+    np.testing.assert_allclose(*losses, atol=1e-3)
 
 
 def test_a_notice_saves_between_reports_and_nothing_is_done_twice(workers: Workers, job: Work, tmp_path: Path) -> None:
