@@ -42,7 +42,7 @@ def locate(base_model: str) -> str:
 
 def check(spec: Spec) -> None:
     """Raises SpecError when the base model's description cannot be read, or is of no model for the spec's task."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModel
 
     base_model, auto = spec.base_model, tasks.get(spec.task).auto()
     name = locate(base_model)
@@ -52,7 +52,9 @@ def check(spec: Spec) -> None:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
-    if type(config) not in auto._model_mapping:  # noqa: SLF001 - transformers has no other way to ask
+    # transformers has no other way to ask; AutoModel is any model's, of which encoders of texts are meant.
+    reads = auto is not AutoModel or (hasattr(config, "vocab_size") and not config.is_encoder_decoder)
+    if type(config) not in auto._model_mapping or not reads:  # noqa: SLF001
         raise SpecError(f"a {config.model_type} model is none for {spec.task}", where=f"base_model {base_model}")
     check_length(config, spec)
 

@@ -40,7 +40,7 @@ def data(facts: Facts) -> str:
     return "\n\n".join(
         [
             f"Version {code(f'{made.name}/{made.version}')} of {text(made.source)}.",
-            table(["split", *map(text, made.labels), "rows"], counts),
+            table(["split", *map(text, made.listed), "rows"], counts),
             f"Dropped in cleaning: {text(dropped)}.",
             f"Audit: {_audit(facts)}",
         ]
