@@ -56,6 +56,9 @@ def check(spec: Spec) -> None:
     reads = auto is not AutoModel or (hasattr(config, "vocab_size") and not config.is_encoder_decoder)
     if type(config) not in auto._model_mapping or not reads:  # noqa: SLF001
         raise SpecError(f"a {config.model_type} model is none for {spec.task}", where=f"base_model {base_model}")
+    kind = auto._model_mapping[type(config)]  # noqa: SLF001
+    if spec.training.activation_checkpointing and not kind.supports_gradient_checkpointing:
+        raise SpecError(f"a {config.model_type} model cannot do it", where="training.activation_checkpointing")
     check_length(config, spec)
 
 
@@ -89,9 +92,17 @@ def trainable(spec: Spec, labels: Sequence[str], start: Path | None = None) -> A
     """The model to train: fresh from the base, or going on from a trained model's folder."""
     task = tasks.get(spec.task)
     if start is not None:
-        return load(start, task, spec.base_model, labels, train=True)
-    model = base(task, spec.base_model, labels, spec.training.seed)
-    return model if spec.method.name == "full" else with_adapter(model, spec.method, task)
+        model = load(start, task, spec.base_model, labels, train=True)
+    else:
+        model = base(task, spec.base_model, labels, spec.training.seed)
+        model = model if spec.method.name == "full" else with_adapter(model, spec.method, task)
+    return checkpointing(model) if spec.training.activation_checkpointing else model
+
+
+def checkpointing(model: Any) -> Any:
+    """The model, whose layers compute again for their gradients what they do not keep."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    return model
 
 
 def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:

@@ -221,8 +221,24 @@ class TrainingSpec(Part):
         64, description="Tokens of an answer, where a task's answers are texts; longer ones are cut."
     )
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
-    zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 needs a device that has it.")
+    zero_stage: Literal["auto", 0, 1, 2, 3] = Field(
+        "auto", description="DeepSpeed ZeRO stage; auto is the smallest whose model states fit a device's memory."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Numbers that the model computes in; of what is trained fp32 is kept. bf16 needs a device that has "
+        "it, fp16 a GPU: its loss is scaled.",
+    )
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none",
+        description="What lies in the machine's memory rather than the GPU's: the optimizer's state (ZeRO 1 to 3), or "
+        "the weights as well (ZeRO 3; Ren et al. 2021, Rajbhandari et al. 2021).",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute each layer again for its gradients rather than keep what it had: less memory, more "
+        "time (Chen et al. 2016).",
+    )
     evaluations_per_epoch: PositiveInt = Field(2, description="How often validation loss is measured.")
     patience: PositiveInt = Field(3, description="Evaluations without a better validation loss before stopping.")
     max_failures: int = Field(1, ge=0, description="Times a lost worker group is started again from its checkpoint.")
@@ -619,6 +635,31 @@ class Spec(Part):
                 f"scaling.workers x training.micro_batch_size = {workers} x {micro} = {workers * micro}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _device_can_do_it(self) -> Spec:
+        training, on_gpu = self.training, self.scaling.use_gpu
+        wanted = [f"training.offload: {training.offload}"] if training.offload != "none" else []
+        wanted += ["training.precision: fp16"] if training.precision == "fp16" else []
+        if wanted and not on_gpu:
+            raise ValueError(f"{wanted[0]} needs a GPU (scaling.use_gpu: true)")
+        if training.zero_stage != "auto" and training.zero_stage not in self.zero_stages:
+            stages = " to ".join(dict.fromkeys(str(self.zero_stages[end]) for end in (0, -1)))
+            raise ValueError(
+                f"training.zero_stage {training.zero_stage}: precision {training.precision} with offload "
+                f"{training.offload} goes with stage {stages}"
+            )
+        return self
+
+    @property
+    def zero_stages(self) -> range:
+        """The ZeRO stages that what is asked for goes with.
+
+        Half precision needs one that keeps an fp32 copy by name, from which a training can go on.
+        """
+        if self.training.offload == "parameters":
+            return range(3, 4)
+        return range(int(self.training.offload == "optimizer" or self.training.precision != "fp32"), 4)
 
     @field_validator("task")
     @classmethod
