@@ -61,7 +61,8 @@ class Predictor:
     @property
     def compilable(self) -> bool:
         """Whether an answer is one pass through the network with the input, which another engine could make."""
-        return self._task.targets.NAME not in {text.NAME, passage.NAME}
+        prompted = hasattr(self.net, "peft_config")  # anything else of PEFT's has been merged
+        return self._task.targets.NAME not in {text.NAME, passage.NAME} and not prompted
 
     def through(self, ask: Callable[..., Any], engine: str) -> Predictor:
         """The same with another engine for answers: `ask` takes what the network does, and gives what that gives."""

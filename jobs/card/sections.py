@@ -19,7 +19,9 @@ METHODS = {
     "lora": "LoRA adapters",
     "rslora": "Rank-stabilised LoRA adapters",
     "dora": "DoRA adapters",
+    "qlora": "QLoRA adapters (trained on 4-bit weights)",
     "ia3": "IA3 adapters",
+    "prompt-tuning": "A learned prompt",
     "full": "All weights",
 }
 

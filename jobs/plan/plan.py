@@ -61,6 +61,7 @@ class Planned:
     need: Need
     reason: str
     device_bytes: int
+    on_gpu: bool
     duration: Duration | None
     cost: Energy | None
 
@@ -95,6 +96,7 @@ def make(spec: Spec, settings: Settings) -> Planned:
         need=next(n for n in every if (n.method, n.stage) == (spec.method.name, picked.stage)),
         reason=picked.reason,
         device_bytes=device,
+        on_gpu=spec.scaling.use_gpu,
         duration=took,
         cost=energy.used(took.seconds, spec.scaling, settings) if took else None,
     )
