@@ -516,7 +516,7 @@ def serve(
         sys.stdout.flush()
 
     decided = (lambda d: print(show.decision(d), flush=True)) if watch else None
-    with _ray(loaded, place, dashboard=True) as address:
+    with _ray(loaded, place, dashboard=True, trains=False) as address:
         controller.serve(loaded, place, address, port=port, ready=ready, decided=decided)
 
 
@@ -1143,11 +1143,11 @@ def _storage() -> Storage:
     return Storage.from_settings(Settings.from_environment())
 
 
-def _ray(spec: Spec, place: Place, *, dashboard: bool = False) -> Any:
+def _ray(spec: Spec, place: Place, *, dashboard: bool = False, trains: bool = True) -> Any:
     from cluster.session import connect
     from jobs.pipeline import cpus
 
-    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard)
+    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard, gpu=spec.scaling.use_gpu and trains)
 
 
 def _version(place: Place, model: str, name: str) -> Any:

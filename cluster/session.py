@@ -117,15 +117,31 @@ def require(workers: int, cpus: float, gpus: float) -> None:
         )
 
 
+def _require_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            "a GPU is wanted and this machine has none",
+            where="scaling.use_gpu",
+            mend="--address of a cluster that has, or scaling.use_gpu: false",
+        )
+
+
 @contextmanager
-def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[str | None]:
+def connect(
+    settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False, gpu: bool = False
+) -> Iterator[str | None]:
     """Connected to Ray inside the block; yields the address of the job API, when there is one.
 
     Inside a Ray job or beside `ray start` it joins that cluster (`RAY_ADDRESS`). Otherwise it starts a local
     one with at least `num_cpus` logical CPUs (more than cores is fine for Ray) and ends it on leaving.
-    Raises UserError when the storage root is not one that a joined cluster shares.
+    Raises UserError when the storage root is not one that a joined cluster shares, or when a `gpu` is wanted and Ray
+    would be started on a machine that has none.
     """
     prepare_environment()
+    if gpu and not os.environ.get("RAY_ADDRESS"):
+        _require_gpu()
     import ray
 
     if ray.is_initialized():

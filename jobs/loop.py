@@ -27,6 +27,8 @@ from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
 
+_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Report(Protocol):
     """Called equally often on every rank. `checkpoint` is a folder with this rank's files, or None."""
@@ -170,13 +172,22 @@ def _step(
     task = tasks.get(spec.task)
     losses: list[float] = []
     for rows, share in batches.micro_batches(batch, rank, world, spec.accumulation(world)):
-        inputs = {k: v.to(engine.device) for k, v in train.batch(rows).items()}
+        inputs = _inputs(engine, train.batch(rows), spec)
         each, _ = task.losses(engine, inputs)
         loss = share * _weighed(each, inputs, weights if spec.data.balance == "class_weights" else None).mean()
         engine.backward(loss if held is None else loss + held.penalty())
         engine.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
+
+
+def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str, torch.Tensor]:
+    """A batch on the device; what is no number of a token or label, as pictures are, in the model's precision."""
+    precision = _PRECISION[spec.training.precision]
+    return {
+        name: part.to(engine.device, precision if part.is_floating_point() and name != "labels" else part.dtype)
+        for name, part in batch.items()
+    }
 
 
 def _weighed(losses: torch.Tensor, batch: dict[str, torch.Tensor], weights: torch.Tensor | None) -> torch.Tensor:
@@ -196,7 +207,7 @@ def _validate(
     task = tasks.get(spec.task)
     sums = torch.zeros(3, dtype=torch.float64)
     for rows, counting in batches.shard(len(data), rank, world, 2 * spec.training.micro_batch_size):
-        inputs = {k: v.to(engine.device) for k, v in data.batch(rows).items()}
+        inputs = _inputs(engine, data.batch(rows), spec)
         losses, right = task.losses(engine, inputs)
         sums[0] += _weighed(losses, inputs, weights)[:counting].sum().item()
         sums[1] += right[:counting].sum().item()

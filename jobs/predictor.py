@@ -19,7 +19,7 @@ from jobs.explain.explanation import Explanation
 
 from . import batches, model, tasks
 from .spec import Spec
-from .targets import text
+from .targets import passage, text
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
 
 _CALL = {"cpu": 24.0}
@@ -60,8 +60,9 @@ class Predictor:
 
     @property
     def compilable(self) -> bool:
-        """Whether an answer is one pass through the network, which another engine could make."""
-        return self._task.targets.NAME != text.NAME
+        """Whether an answer is one pass through the network with the input, which another engine could make."""
+        prompted = hasattr(self.net, "peft_config")  # anything else of PEFT's has been merged
+        return self._task.targets.NAME not in {text.NAME, passage.NAME} and not prompted
 
     def through(self, ask: Callable[..., Any], engine: str) -> Predictor:
         """The same with another engine for answers: `ask` takes what the network does, and gives what that gives."""

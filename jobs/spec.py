@@ -186,19 +186,18 @@ class AuditSpec(Part):
 
 
 class MethodSpec(Part):
-    name: Literal["lora", "rslora", "dora", "ia3", "full"] = Field(
+    name: Literal["lora", "rslora", "dora", "qlora", "ia3", "prompt-tuning", "full"] = Field(
         "lora",
         description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), DoRA (Liu et al. 2024), "
-        "IA3 (Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
+        "QLoRA (Dettmers et al. 2023: LoRA on weights held in 4 bits, on a GPU), IA3 (Liu et al. 2022, which has no "
+        "rank, scale or dropout), prompt tuning (Lester et al. 2021, which has virtual_tokens only); or all weights.",
     )
 
     @field_validator("name", mode="before")
     @classmethod
     def _is_here(cls, name: Any) -> Any:
-        if name == "qlora":
-            raise ValueError("qlora needs a GPU and bitsandbytes, and is not supported yet; use lora")
-        if name in {"prompt-tuning", "prompt_tuning", "prefix-tuning"}:
-            raise ValueError(f"{name} is not supported; use ia3 where few weights may be trained")
+        if name == "prefix-tuning":
+            raise ValueError(f"{name} is not supported; use prompt-tuning")
         return name
 
     rank: PositiveInt = Field(8, description="LoRA rank r.")
@@ -207,6 +206,12 @@ class MethodSpec(Part):
     target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear", description="Modules that get an adapter."
     )
+    virtual_tokens: PositiveInt = Field(20, description="Learned tokens in front of each input (prompt-tuning).")
+
+    @property
+    def whole_weights(self) -> bool:
+        """Whether weights must be whole on each device: ZeRO stage 3 shards neither 4-bit weights nor prompts."""
+        return self.name in {"qlora", "prompt-tuning"}
 
 
 class TrainingSpec(Part):
@@ -221,8 +226,24 @@ class TrainingSpec(Part):
         64, description="Tokens of an answer, where a task's answers are texts; longer ones are cut."
     )
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
-    zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 needs a device that has it.")
+    zero_stage: Literal["auto", 0, 1, 2, 3] = Field(
+        "auto", description="DeepSpeed ZeRO stage; auto is the smallest whose model states fit a device's memory."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Numbers that the model computes in; of what is trained fp32 is kept. bf16 needs a device that has "
+        "it, fp16 a GPU: its loss is scaled.",
+    )
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none",
+        description="What lies in the machine's memory rather than the GPU's: the optimizer's state (ZeRO 1 to 3), or "
+        "the weights as well (ZeRO 3; Ren et al. 2021, Rajbhandari et al. 2021).",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute each layer again for its gradients rather than keep what it had: less memory, more "
+        "time (Chen et al. 2016).",
+    )
     evaluations_per_epoch: PositiveInt = Field(2, description="How often validation loss is measured.")
     patience: PositiveInt = Field(3, description="Evaluations without a better validation loss before stopping.")
     max_failures: int = Field(1, ge=0, description="Times a lost worker group is started again from its checkpoint.")
@@ -619,6 +640,35 @@ class Spec(Part):
                 f"scaling.workers x training.micro_batch_size = {workers} x {micro} = {workers * micro}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _device_can_do_it(self) -> Spec:
+        training, on_gpu = self.training, self.scaling.use_gpu
+        wanted = [f"training.offload: {training.offload}"] if training.offload != "none" else []
+        wanted += ["training.precision: fp16"] if training.precision == "fp16" else []
+        wanted += ["method.name: qlora"] if self.method.name == "qlora" else []
+        if wanted and not on_gpu:
+            raise ValueError(f"{wanted[0]} needs a GPU (scaling.use_gpu: true)")
+        if not self.zero_stages:
+            raise ValueError(f"training.offload: parameters shards weights, which method {self.method.name} has whole")
+        if training.zero_stage != "auto" and training.zero_stage not in self.zero_stages:
+            stages = " to ".join(dict.fromkeys(str(self.zero_stages[end]) for end in (0, -1)))
+            raise ValueError(
+                f"training.zero_stage {training.zero_stage}: method {self.method.name} in {training.precision} with "
+                f"offload: {training.offload} goes with stage {stages}"
+            )
+        return self
+
+    @property
+    def zero_stages(self) -> range:
+        """The ZeRO stages that what is asked for goes with.
+
+        Half precision needs one that keeps an fp32 copy by name, from which a training can go on.
+        """
+        most = 2 if self.method.whole_weights else 3
+        if self.training.offload == "parameters":
+            return range(3, most + 1)
+        return range(int(self.training.offload == "optimizer" or self.training.precision != "fp32"), most + 1)
 
     @field_validator("task")
     @classmethod

@@ -105,7 +105,11 @@ def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
     """
     sizes = shapes.sizes(shapes.on_meta(spec, data.labels))
     return zero.plan(
-        spec, parameters=sizes.parameters, trainable=sizes.trainable, device_bytes=shapes.device_bytes(spec)
+        spec,
+        parameters=sizes.parameters,
+        trainable=sizes.trainable,
+        device_bytes=shapes.device_bytes(spec),
+        quantised=sizes.quantisable if spec.method.name == "qlora" else 0,
     )
 
 

@@ -56,7 +56,10 @@ class TextGeneration(TextClassification):
         return writing.Sequences(ids, after, processor.pad_token_id, joint=True)
 
     def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = net(**{name: part for name, part in batch.items() if name != "labels"}).logits
+        given = {name: part for name, part in batch.items() if name != "labels"}
+        # What would be kept for a next token is not needed, but where a model is only measured: without it transformers
+        # looks at positions, which are not there then. A learned prompt in front is not judged.
+        logits = net(**given, use_cache=given["input_ids"].is_meta).logits[:, -batch["labels"].shape[1] :]
         return writing.losses(logits[:, :-1], batch["labels"][:, 1:])
 
     def answer(

@@ -85,8 +85,10 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
     """
     import torch
 
-    made = net.generate(
-        **batch,
+    decodes = not net.config.is_encoder_decoder
+    writer, given = _prompted(net, batch) if hasattr(net, "peft_config") and decodes else (net, batch)
+    made = writer.generate(
+        **given,
         max_new_tokens=bounds.answer,
         do_sample=False,
         num_beams=1,
@@ -109,11 +111,33 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
     ]
 
 
+def _prompted(net: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The model without its learned prompt, and inputs with the prompt right in front of each row's first token.
+
+    PEFT puts it in front of what fills a row up on the left, so that an answer would depend on the rows beside it.
+    """
+    import torch
+
+    if not net.active_peft_config.is_prompt_learning:
+        return net, batch
+    tokens, mask = batch["input_ids"], batch["attention_mask"]
+    embedded, prompts = net.word_embeddings(tokens), net.get_prompt(len(tokens))
+    begins = (mask.shape[1] - mask.sum(1)).tolist()
+    rows = [
+        torch.cat([row[:at], prompt.to(row.dtype), row[at:]])
+        for row, prompt, at in zip(embedded, prompts, begins, strict=True)
+    ]
+    whole = torch.stack(rows)
+    there = torch.arange(whole.shape[1], device=mask.device) >= torch.tensor(begins, device=mask.device)[:, None]
+    return net.get_base_model(), {"inputs_embeds": whole, "attention_mask": there.to(mask.dtype)}
+
+
 def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
     """What a causal model writes after `ids`, a token a step: between two of them others may use it."""
     import torch
 
     device = next(net.parameters()).device
+    plain = net.get_base_model() if hasattr(net, "peft_config") else net
     draw = torch.Generator(device)
     draw.manual_seed(random.getrandbits(63) if sampling.seed is None else sampling.seed)
     step, cache, embedding = torch.tensor([list(ids)], device=device), None, None
@@ -121,9 +145,11 @@ def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> 
     said, chance = "", 0.0
     while True:
         with torch.inference_mode():
-            made = net(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=embedding is None)
+            # A learned prompt stands in front once, and is in the cache from then on.
+            ask = net if cache is None else plain
+            made = ask(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=embedding is None)
             if embedding is None:
-                embedding = made.hidden_states[-1][0].float().mean(0).cpu().numpy()
+                embedding = made.hidden_states[-1][0, -len(ids) :].float().mean(0).cpu().numpy()
             cache, logits = made.past_key_values, made.logits[0, -1].float()
             token = _drawn(logits, sampling, draw)
             chance += float(logits.log_softmax(-1)[token])
@@ -166,7 +192,8 @@ def _embedded(made: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     encoder = getattr(made, "encoder_hidden_states", None)
     last = (encoder[-1] if encoder is not None else made.hidden_states[0][-1]).float()
     mask = batch.get("attention_mask")
-    if mask is None or mask.shape[1] != last.shape[1]:  # a speech encoder hears all of its input
+    if mask is None or mask.shape[1] > last.shape[1]:  # a speech encoder hears all of its input
         return last.mean(1)
+    last = last[:, -mask.shape[1] :]  # without a learned prompt in front
     weight = mask.unsqueeze(-1)
     return (last * weight).sum(1) / weight.sum(1)

@@ -40,6 +40,26 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
         ({"sweep": {"scheduler": "pbt"}}, "population-based training is not supported"),
         ({"serving": {"engine": "vllm"}}, "vLLM is not supported here; texts are written by torch"),
         ({"sweep": {"workers": 3}}, "no multiple of sweep.workers x training.micro_batch_size"),
+        ({"training": {"precision": "fp16"}}, "training.precision: fp16 needs a GPU (scaling.use_gpu: true)"),
+        ({"training": {"offload": "optimizer"}}, "training.offload: optimizer needs a GPU (scaling.use_gpu: true)"),
+        (
+            {"training": {"offload": "parameters", "zero_stage": 2}, "scaling": {"use_gpu": True}},
+            "zero_stage 2: method lora in fp32 with offload: parameters goes with stage 3",
+        ),
+        (
+            {"training": {"precision": "bf16", "zero_stage": 0}},
+            "zero_stage 0: method lora in bf16 with offload: none goes with stage 1 to 3",
+        ),
+        ({"method": {"name": "qlora"}}, "method.name: qlora needs a GPU (scaling.use_gpu: true)"),
+        (
+            {"method": {"name": "qlora"}, "scaling": {"use_gpu": True}, "training": {"offload": "parameters"}},
+            "training.offload: parameters shards weights, which method qlora has whole",
+        ),
+        (
+            {"method": {"name": "prompt-tuning"}, "training": {"zero_stage": 3}},
+            "zero_stage 3: method prompt-tuning in fp32 with offload: none goes with stage 0 to 2",
+        ),
+        ({"method": {"name": "prefix-tuning"}}, "prefix-tuning is not supported; use prompt-tuning"),
         ({"name": "Not A Name"}, "String should match pattern"),
         ({"training": {"learning_rate": float("nan")}}, "finite number"),
         ({"monitoring": {"looks": 1000}}, "false_alarm_rate / looks is 5e-05, below 0.0001: ask for fewer looks"),

@@ -87,6 +87,17 @@ def outlines(file: Path, rows: int) -> None:
     _write(file, made)
 
 
+def streets(file: Path, rows: int) -> None:
+    """An address, and what it is known as elsewhere: its street and place, in another order and other words around."""
+    made = []
+    for row in _addresses(rows):
+        found = {s.label: row["text"][s.start : s.end].strip(" ,.") for s in spans.spans(row["spans"])}
+        known = [found[part] for part in ("PlaceName", "StreetName") if part in found]
+        if known:
+            made.append((row["text"], f"the street in {' '.join(known)}".lower()))
+    _write(file, made)
+
+
 def _tokenizer(folder: Path) -> int:
     """The commonest words of addresses and editorials, others by the letter; how many there are."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -255,6 +266,7 @@ PROJECTS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], None], d
         llama,
         {"epochs": 6, "learning_rate": 5e-3, "max_length": 48, "max_answer": 8},
     ),
+    "sentence-similarity": (streets, bert, {"epochs": 4, "learning_rate": 2e-3, "max_length": 48}),
     "text2text-generation": (
         outlines,
         t5,
