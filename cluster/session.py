@@ -29,7 +29,6 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "DS_ACCELERATOR": "cpu",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
     # HAProxy in front of replicas: with Serve's own proxy a small model answers 1.6 times slower (docs/decisions/0004).
@@ -68,7 +67,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 def remote_environment(settings: Settings) -> dict[str, str]:
     """What a job on a cluster elsewhere is sent: nothing of this machine's own but the storage root."""
-    here = {"DS_ACCELERATOR", "RAY_API_SERVER_ADDRESS", "REHONE_SPOOL"}
+    here = {"RAY_API_SERVER_ADDRESS", "REHONE_SPOOL"}
     return {name: value for name, value in {**_ENVIRONMENT, **settings.environment()}.items() if name not in here}
 
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, checkpoint, model, tasks, zero
+from . import batches, checkpoint, device, model, tasks, zero
 from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
@@ -75,6 +75,7 @@ def run(
     """
     torch.set_num_threads(threads)
     spec = work.spec
+    device.tell_deepspeed(spec)
     processor = tasks.get(spec.task).processor(model.locate(spec.base_model))
     train, validation = (_encode(work, processor, rows) for rows in (work.train, work.validation))
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
@@ -136,14 +137,14 @@ def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
 def _hold(work: Work, processor: Any, net: Any) -> Hold | None:
     if work.consolidation is None:
         return None
-    net.to("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(device.of(work.spec))
     return ewc.hold(net, _encode(work, processor, work.consolidation.rows), work.consolidation.strength)
 
 
 def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
     import deepspeed
 
-    if not torch.cuda.is_available():
+    if device.of(spec) == "cpu":
         # On a CPU DeepSpeed compiles this extension for a minute and training never calls it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     weights = [p for p in net.parameters() if p.requires_grad]

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.errors import SpecError
 
-from . import tasks
+from . import device, tasks
 from .inputs import texts
 from .spec import MethodSpec, Spec
 from .targets import text
@@ -123,8 +123,7 @@ def four_bit(spec: Spec, task: Task) -> dict[str, Any]:
         bnb_4bit_compute_dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision],
         llm_int8_skip_modules=list(task.head) or None,
     )
-    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
-    return {"quantization_config": bits, "device_map": {"": device}}
+    return {"quantization_config": bits, "device_map": {"": device.of(spec)}}
 
 
 def trainable(spec: Spec, labels: Sequence[str], start: Path | None = None) -> Any:
