@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from . import tasks
+from .targets import preference
 from .tasks import TASKS
 from .tasks.task import Bounds
 
@@ -102,6 +103,11 @@ class DataSpec(Part):
     label: str = Field("label", description="Column with the label.")
     labels: tuple[str, ...] | None = Field(
         None, description="The labels that may occur; found in the data when not given."
+    )
+    rejected: str | None = Field(
+        None,
+        description="Column with the worse answer, `label` having the better one (preference-tuning); without it "
+        "`label` holds both.",
     )
     group: str | None = Field(None, description="Column that says which rows belong together.")
     time: str | None = Field(
@@ -226,6 +232,9 @@ class TrainingSpec(Part):
         64, description="Tokens of an answer, where a task's answers are texts; longer ones are cut."
     )
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
+    beta: PositiveFloat = Field(
+        0.1, description="How strongly preference-tuning holds to what the model would say without its adapter."
+    )
     zero_stage: Literal["auto", 0, 1, 2, 3] = Field(
         "auto", description="DeepSpeed ZeRO stage; auto is the smallest whose model states fit a device's memory."
     )
@@ -642,6 +651,15 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _preferences_have_a_reference(self) -> Spec:
+        prefers = tasks.get(self.task).targets.NAME == preference.NAME
+        if prefers and self.method.name == "full":
+            raise ValueError(f"{self.task} needs an adapter: what the model would say without it is the reference")
+        if not prefers and self.data.rejected is not None:
+            raise ValueError(f"data.rejected is for preference-tuning, {self.task} learns from one answer")
+        return self
+
+    @model_validator(mode="after")
     def _device_can_do_it(self) -> Spec:
         training, on_gpu = self.training, self.scaling.use_gpu
         wanted = [f"training.offload: {training.offload}"] if training.offload != "none" else []
@@ -726,7 +744,7 @@ class Spec(Part):
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.training.max_length, self.training.max_answer)
+        return Bounds(self.training.max_length, self.training.max_answer, self.training.beta)
 
     @property
     def hash(self) -> str:

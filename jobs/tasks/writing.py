@@ -46,16 +46,25 @@ class Sequences:
         """`input_ids`, `attention_mask`, (rows, longest), and to learn from `labels`, SKIPPED where none is."""
         from jobs import batches
 
-        ids = [self.ids[i] for i in rows]
         if self.targets is None:
-            tokens, mask = batches.padded(ids, self.pad, left=self.joint)
+            tokens, mask = batches.padded([self.ids[i] for i in rows], self.pad, left=self.joint)
             return {"input_ids": tokens, "attention_mask": mask}
-        targets = [self.targets[i] for i in rows]
-        whole = [a + b for a, b in zip(ids, targets, strict=True)] if self.joint else ids
-        wanted = [[SKIPPED] * len(a) + b for a, b in zip(ids, targets, strict=True)] if self.joint else targets
-        tokens, mask = batches.padded(whole, self.pad)
-        labels, _ = batches.padded(wanted, SKIPPED)
-        return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+        return filled([self.row(i) for i in rows], self.pad)
+
+    def row(self, at: int) -> tuple[list[int], list[int]]:
+        """Tokens of a row to learn from, and what is learned of them."""
+        assert self.targets is not None
+        ids, target = self.ids[at], self.targets[at]
+        return (ids + target, [SKIPPED] * len(ids) + target) if self.joint else (ids, target)
+
+
+def filled(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask`, (rows, longest), and `labels`, SKIPPED where none is."""
+    from jobs import batches
+
+    tokens, mask = batches.padded([ids for ids, _ in rows], pad)
+    labels, _ = batches.padded([wanted for _, wanted in rows], SKIPPED)
+    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
 
 
 def endings(tokenizer: Any, targets: Sequence[str], most: int) -> list[list[int]]:
