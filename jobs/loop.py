@@ -8,6 +8,7 @@ Our own loop because HF Trainer with DeepSpeed on CPU silently ignores ZeRO or t
 from __future__ import annotations
 
 import math
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from . import batches, checkpoint, model, tasks, zero
 from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
+from .tasks.writing import Sequences, require_apart
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -80,6 +82,8 @@ def run(
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
     total = per_epoch * work.epochs
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
+    if isinstance(train, Sequences) and train.most is not None:
+        require_apart(net, train)
     held = _hold(work, processor, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
@@ -119,6 +123,7 @@ def run(
                 "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
                 "rows_per_second": rows / (time.monotonic() - began),
                 "workers": world,
+                "memory_mib": _peak_memory() / 2**20,
                 "stopped_early": state.ended and not ends,
             }
             _report(engine, net, state, state.reported, report)
@@ -188,6 +193,13 @@ def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str
         name: part.to(engine.device, precision if part.is_floating_point() and name != "labels" else part.dtype)
         for name, part in batch.items()
     }
+
+
+def _peak_memory() -> int:
+    """The most bytes that this worker has held: of its GPU where it has one, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _weighed(losses: torch.Tensor, batch: dict[str, torch.Tensor], weights: torch.Tensor | None) -> torch.Tensor:

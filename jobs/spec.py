@@ -138,6 +138,11 @@ class DataSpec(Part):
     balance: Literal["none", "class_weights", "oversample"] = Field(
         "none", description="Remedy for rare labels: weigh the loss, or repeat training rows until labels are even."
     )
+    packing: bool = Field(
+        False,
+        description="Put short rows one after another, up to max_length + max_answer tokens, so that less is filled up "
+        "(text-generation); each is read by itself and losses stay the same.",
+    )
     split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
 
     @field_validator("slices")
@@ -651,6 +656,14 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _rows_can_be_packed(self) -> Spec:
+        if self.data.packing and (self.task != "text-generation" or self.method.name == "prompt-tuning"):
+            raise ValueError(
+                f"data.packing is for text-generation and its weights, not for {self.task} with {self.method.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _preferences_have_a_reference(self) -> Spec:
         prefers = tasks.get(self.task).targets.NAME == preference.NAME
         if prefers and self.method.name == "full":
@@ -744,7 +757,8 @@ class Spec(Part):
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.training.max_length, self.training.max_answer, self.training.beta)
+        training = self.training
+        return Bounds(training.max_length, training.max_answer, training.beta, self.data.packing)
 
     @property
     def hash(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from jobs.forgetting.forgetting import EWC, Recipe
 from jobs.plan import shapes
 
 from . import balance, loop, zero
+from . import curve as curve_
 from .loop import Work
 from .notices import Notices
 from .spec import Spec
@@ -158,7 +159,8 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
     folder = Path(checkpoint.to_directory())
     reports = curve(run)
-    _say_end(reports)
+    for line in (*curve_.lines(reports), curve_.told(reports)):
+        say(line)
     return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
 
 
@@ -231,20 +233,6 @@ def curve(run: Run) -> list[dict[str, float]]:
         for step, value in run.history(name):
             rows.setdefault(step, {"step": step})[name] = value
     return [rows[step] for step in sorted(rows) if len(rows[step]) == len(CURVE) + 1]
-
-
-def _say_end(reports: Sequence[Mapping[str, float]]) -> None:
-    best = min(reports, key=lambda r: r["validation_loss"])
-    if not reports[-1]["stopped_early"]:
-        return
-    last = reports[-1]
-    falls = last["train_loss"] < best["train_loss"]
-    why = "the model began to overfit" if falls else "training does not converge, try a lower learning rate"
-    say(
-        f"validation loss turned after step {best['step']:g} ({best['validation_loss']:.3f} -> "
-        f"{last['validation_loss']:.3f}), training loss went {best['train_loss']:.3f} -> {last['train_loss']:.3f}: "
-        f"{why}; stopped early, the best checkpoint is kept"
-    )
 
 
 def _cause(error: BaseException) -> str:

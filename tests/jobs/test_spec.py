@@ -68,6 +68,10 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
             {"data": {"source": "a", "rejected": "worse"}},
             "data.rejected is for preference-tuning, text-classification learns from one answer",
         ),
+        (
+            {"data": {"source": "a", "packing": True}},
+            "data.packing is for text-generation and its weights, not for text-classification with lora",
+        ),
         ({"name": "Not A Name"}, "String should match pattern"),
         ({"training": {"learning_rate": float("nan")}}, "finite number"),
         ({"monitoring": {"looks": 1000}}, "false_alarm_rate / looks is 5e-05, below 0.0001: ask for fewer looks"),
