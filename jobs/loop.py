@@ -23,11 +23,12 @@ import torch.distributed as dist
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, checkpoint, model, tasks, zero
+from . import batches, checkpoint, model, tasks, tokens, zero
 from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
 from .tasks.writing import Sequences, require_apart
+from .tokens import Shelf
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,6 +55,8 @@ class Work:
     """Holds the weights of `start`; not with ZeRO stage 3."""
     class_weights: tuple[float, ...] | None = None
     """Of each label in the validation loss; in the training loss too, unless `train` has rare rows repeated."""
+    shelf: Shelf | None = None
+    """Where the tokens of rows are kept."""
 
 
 def never(step: int) -> bool:  # noqa: ARG001 - what `noticed` takes
@@ -134,8 +137,7 @@ def run(
 
 
 def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
-    task, bounds = tasks.get(work.spec.task), work.spec.bounds
-    return task.encode(processor, list(rows["input"]), list(rows["label"]), work.labels, bounds)
+    return tokens.encoded(work.shelf, work.spec.task, processor, rows, work.labels, work.spec.bounds)[0]
 
 
 def _hold(work: Work, processor: Any, net: Any) -> Hold | None:

@@ -21,13 +21,15 @@ from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TRAIN, VALIDATION
 from jobs.forgetting.ewc import Consolidation
 from jobs.forgetting.forgetting import EWC, Recipe
+from jobs.inputs import texts
 from jobs.plan import shapes
 
-from . import balance, loop, zero
+from . import balance, loop, model, tasks, tokens, zero
 from . import curve as curve_
 from .loop import Work
 from .notices import Notices
 from .spec import Spec
+from .tokens import Shelf
 
 CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
 
@@ -62,7 +64,7 @@ def work(
         consolidation = _consolidation(spec, recipe, old, picked.stage)
         rows = pd.concat([_replayed(old, recipe.replay, spec.training.seed), data.part(rows, NEW)])
     weights = None if spec.data.balance == "none" else balance.class_weights(rows["label"], data.labels)
-    return Work(
+    made = Work(
         spec=spec,
         labels=data.labels,
         train=balance.oversample(rows, spec.training.seed) if spec.data.balance == "oversample" else rows,
@@ -72,7 +74,25 @@ def work(
         start=str(start) if start else None,
         consolidation=consolidation,
         class_weights=weights,
+        shelf=Shelf(storage.root, f"{data.place}/tokens"),
     )
+    tokenise(made)
+    return made
+
+
+def tokenise(job: Work) -> None:
+    """Before workers start: they find the tokens of the rows kept, and so does every later training on them."""
+    spec, task = job.spec, tasks.get(job.spec.task)
+    if task.inputs.NAME != texts.NAME:
+        return
+    processor, parts, began = (
+        task.processor(model.locate(spec.base_model)),
+        (job.train, job.validation),
+        time.monotonic(),
+    )
+    known = [tokens.encoded(job.shelf, spec.task, processor, rows, job.labels, spec.bounds)[1] for rows in parts]
+    how = "kept from before" if all(known) else f"made in {time.monotonic() - began:.1f} s"
+    say(f"tokens of {sum(map(len, parts))} rows: {how}")
 
 
 def _replayed(old: pd.DataFrame, times: float, seed: int) -> pd.DataFrame:
