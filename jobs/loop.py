@@ -154,8 +154,11 @@ def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
         # On a CPU DeepSpeed compiles this extension for a minute and training never calls it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     weights = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=spec.training.learning_rate, weight_decay=spec.training.weight_decay)
-    warm = max(1, round(total * spec.training.warmup_ratio))
+    training = spec.training
+    # Fused is what makes a step on a CPU bearable, where an offloaded optimizer takes it.
+    fused = {"fused": True} if training.offload != "none" else {}
+    optimizer = torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=training.weight_decay, **fused)
+    warm = max(1, round(total * training.warmup_ratio))
     rate: Callable[[int], float] = lambda s: min((s + 1) / warm, (total - s) / max(1, total - warm + 1))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     engine, *_ = deepspeed.initialize(
@@ -192,7 +195,9 @@ def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str
     """A batch on the device; what is no number of a token or label, as pictures are, in the model's precision."""
     precision = _PRECISION[spec.training.precision]
     return {
-        name: part.to(engine.device, precision if part.is_floating_point() and name != "labels" else part.dtype)
+        name: part.to(
+            engine.device, precision if part.is_floating_point() and name not in {"labels", "beta"} else part.dtype
+        )
         for name, part in batch.items()
     }
 
@@ -200,7 +205,7 @@ def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str
 def _peak_memory() -> int:
     """The most bytes that this worker has held: of its GPU where it has one, else of the machine."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

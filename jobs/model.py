@@ -123,7 +123,8 @@ def four_bit(spec: Spec, task: Task) -> dict[str, Any]:
         bnb_4bit_compute_dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision],
         llm_int8_skip_modules=list(task.head) or None,
     )
-    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    # The worker's own, which nobody has set yet.
+    device = int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"
     return {"quantization_config": bits, "device_map": {"": device}}
 
 
