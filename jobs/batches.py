@@ -5,6 +5,8 @@ Pure but for the tokenizer. Every rank sees the same number of batches, as colle
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +50,27 @@ def padded(ids: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tup
         tokens[at, place] = torch.tensor(row, dtype=torch.long)
         mask[at, place] = 1
     return tokens, mask
+
+
+def packed(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which rows to put one after another in rows of at most `most` tokens, so that the fewest are filling.
+
+    Of each number of rows the longest goes where there is most room (LPT, Graham 1969); the fewest rows of those
+    that leave as little to fill.
+    """
+    best: list[list[int]] = []
+    least = math.inf
+    for count in range(-(-sum(lengths) // most), len(lengths) + 1):
+        parts: list[list[int]] = [[] for _ in range(count)]
+        room = [(0, at) for at in range(count)]
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            size, at = heapq.heappop(room)
+            parts[at].append(row)
+            heapq.heappush(room, (size + lengths[row], at))
+        longest = max(size for size, _ in room)
+        if longest <= most and count * longest < least:
+            best, least = parts, count * longest
+    return best
 
 
 def encode(

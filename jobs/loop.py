@@ -8,6 +8,7 @@ Our own loop because HF Trainer with DeepSpeed on CPU silently ignores ZeRO or t
 from __future__ import annotations
 
 import math
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,10 +23,12 @@ import torch.distributed as dist
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, checkpoint, device, model, tasks, zero
+from . import batches, checkpoint, device, model, tasks, tokens, zero
 from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
+from .tasks.writing import Sequences, require_apart
+from .tokens import Shelf
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,6 +55,8 @@ class Work:
     """Holds the weights of `start`; not with ZeRO stage 3."""
     class_weights: tuple[float, ...] | None = None
     """Of each label in the validation loss; in the training loss too, unless `train` has rare rows repeated."""
+    shelf: Shelf | None = None
+    """Where the tokens of rows are kept."""
 
 
 def never(step: int) -> bool:  # noqa: ARG001 - what `noticed` takes
@@ -81,6 +86,8 @@ def run(
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
     total = per_epoch * work.epochs
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
+    if isinstance(train, Sequences) and train.most is not None:
+        require_apart(net, train)
     held = _hold(work, processor, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
@@ -120,6 +127,7 @@ def run(
                 "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
                 "rows_per_second": rows / (time.monotonic() - began),
                 "workers": world,
+                "memory_mib": _peak_memory() / 2**20,
                 "stopped_early": state.ended and not ends,
             }
             _report(engine, net, state, state.reported, report)
@@ -130,8 +138,7 @@ def run(
 
 
 def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
-    task, bounds = tasks.get(work.spec.task), work.spec.bounds
-    return task.encode(processor, list(rows["input"]), list(rows["label"]), work.labels, bounds)
+    return tokens.encoded(work.shelf, work.spec.task, processor, rows, work.labels, work.spec.bounds)[0]
 
 
 def _hold(work: Work, processor: Any, net: Any) -> Hold | None:
@@ -148,8 +155,11 @@ def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
         # On a CPU DeepSpeed compiles this extension for a minute and training never calls it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     weights = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=spec.training.learning_rate, weight_decay=spec.training.weight_decay)
-    warm = max(1, round(total * spec.training.warmup_ratio))
+    training = spec.training
+    # Fused is what makes a step on a CPU bearable, where an offloaded optimizer takes it.
+    fused = {"fused": True} if training.offload != "none" else {}
+    optimizer = torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=training.weight_decay, **fused)
+    warm = max(1, round(total * training.warmup_ratio))
     rate: Callable[[int], float] = lambda s: min((s + 1) / warm, (total - s) / max(1, total - warm + 1))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     engine, *_ = deepspeed.initialize(
@@ -186,9 +196,18 @@ def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str
     """A batch on the device; what is no number of a token or label, as pictures are, in the model's precision."""
     precision = _PRECISION[spec.training.precision]
     return {
-        name: part.to(engine.device, precision if part.is_floating_point() and name != "labels" else part.dtype)
+        name: part.to(
+            engine.device, precision if part.is_floating_point() and name not in {"labels", "beta"} else part.dtype
+        )
         for name, part in batch.items()
     }
+
+
+def _peak_memory() -> int:
+    """The most bytes that this worker has held: of its GPU where it has one, else of the machine."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _weighed(losses: torch.Tensor, batch: dict[str, torch.Tensor], weights: torch.Tensor | None) -> torch.Tensor:

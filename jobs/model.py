@@ -17,7 +17,7 @@ from cluster.errors import SpecError
 from . import device, tasks
 from .inputs import texts
 from .spec import MethodSpec, Spec
-from .targets import text
+from .targets import preference, text
 from .tasks.task import Task
 
 PACKAGE = "package:"
@@ -79,7 +79,7 @@ def check_length(config: Any, spec: Spec) -> None:
     """Raises SpecError when a model of this transformers config has too few positions for the spec's longest row."""
     training, where = spec.training, f"training.max_length {spec.training.max_length}"
     longest = training.max_length
-    if tasks.get(spec.task).targets.NAME == text.NAME and not config.is_encoder_decoder:
+    if tasks.get(spec.task).targets.NAME in {text.NAME, preference.NAME} and not config.is_encoder_decoder:
         # A decoder alone reads on what it writes.
         longest, where = longest + training.max_answer, f"{where} and max_answer {training.max_answer} together"
     if spec.method.name == "prompt-tuning":

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from . import tasks
+from .targets import preference
 from .tasks import TASKS
 from .tasks.task import Bounds
 
@@ -103,6 +104,11 @@ class DataSpec(Part):
     labels: tuple[str, ...] | None = Field(
         None, description="The labels that may occur; found in the data when not given."
     )
+    rejected: str | None = Field(
+        None,
+        description="Column with the worse answer, `label` having the better one (preference-tuning); without it "
+        "`label` holds both.",
+    )
     group: str | None = Field(None, description="Column that says which rows belong together.")
     time: str | None = Field(
         None, description="Column with a date or a number that orders rows (split.by: time or rolling)."
@@ -131,6 +137,11 @@ class DataSpec(Part):
     )
     balance: Literal["none", "class_weights", "oversample"] = Field(
         "none", description="Remedy for rare labels: weigh the loss, or repeat training rows until labels are even."
+    )
+    packing: bool = Field(
+        False,
+        description="Put short rows one after another, up to max_length + max_answer tokens, so that less is filled up "
+        "(text-generation); each is read by itself and losses stay the same.",
     )
     split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
 
@@ -226,6 +237,9 @@ class TrainingSpec(Part):
         64, description="Tokens of an answer, where a task's answers are texts; longer ones are cut."
     )
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
+    beta: PositiveFloat = Field(
+        0.1, description="How strongly preference-tuning holds to what the model would say without its adapter."
+    )
     zero_stage: Literal["auto", 0, 1, 2, 3] = Field(
         "auto", description="DeepSpeed ZeRO stage; auto is the smallest whose model states fit a device's memory."
     )
@@ -642,6 +656,23 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _rows_can_be_packed(self) -> Spec:
+        if self.data.packing and (self.task != "text-generation" or self.method.name == "prompt-tuning"):
+            raise ValueError(
+                f"data.packing is for text-generation and its weights, not for {self.task} with {self.method.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _preferences_have_a_reference(self) -> Spec:
+        prefers = tasks.get(self.task).targets.NAME == preference.NAME
+        if prefers and self.method.name == "full":
+            raise ValueError(f"{self.task} needs an adapter: what the model would say without it is the reference")
+        if not prefers and self.data.rejected is not None:
+            raise ValueError(f"data.rejected is for preference-tuning, {self.task} learns from one answer")
+        return self
+
+    @model_validator(mode="after")
     def _device_can_do_it(self) -> Spec:
         training, on_gpu = self.training, self.scaling.use_gpu
         wanted = [f"training.offload: {training.offload}"] if training.offload != "none" else []
@@ -726,7 +757,8 @@ class Spec(Part):
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.training.max_length, self.training.max_answer)
+        training = self.training
+        return Bounds(training.max_length, training.max_answer, training.beta, self.data.packing)
 
     @property
     def hash(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,15 @@ from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TRAIN, VALIDATION
 from jobs.forgetting.ewc import Consolidation
 from jobs.forgetting.forgetting import EWC, Recipe
+from jobs.inputs import texts
 from jobs.plan import shapes
 
-from . import balance, loop, zero
+from . import balance, loop, model, tasks, tokens, zero
+from . import curve as curve_
 from .loop import Work
 from .notices import Notices
 from .spec import Spec
+from .tokens import Shelf
 
 CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
 
@@ -61,7 +64,7 @@ def work(
         consolidation = _consolidation(spec, recipe, old, picked.stage)
         rows = pd.concat([_replayed(old, recipe.replay, spec.training.seed), data.part(rows, NEW)])
     weights = None if spec.data.balance == "none" else balance.class_weights(rows["label"], data.labels)
-    return Work(
+    made = Work(
         spec=spec,
         labels=data.labels,
         train=balance.oversample(rows, spec.training.seed) if spec.data.balance == "oversample" else rows,
@@ -71,7 +74,25 @@ def work(
         start=str(start) if start else None,
         consolidation=consolidation,
         class_weights=weights,
+        shelf=Shelf(storage.root, f"{data.place}/tokens"),
     )
+    tokenise(made)
+    return made
+
+
+def tokenise(job: Work) -> None:
+    """Before workers start: they find the tokens of the rows kept, and so does every later training on them."""
+    spec, task = job.spec, tasks.get(job.spec.task)
+    if task.inputs.NAME != texts.NAME:
+        return
+    processor, parts, began = (
+        task.processor(model.locate(spec.base_model)),
+        (job.train, job.validation),
+        time.monotonic(),
+    )
+    known = [tokens.encoded(job.shelf, spec.task, processor, rows, job.labels, spec.bounds)[1] for rows in parts]
+    how = "kept from before" if all(known) else f"made in {time.monotonic() - began:.1f} s"
+    say(f"tokens of {sum(map(len, parts))} rows: {how}")
 
 
 def _replayed(old: pd.DataFrame, times: float, seed: int) -> pd.DataFrame:
@@ -158,7 +179,8 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
     folder = _local(checkpoint)
     reports = curve(run)
-    _say_end(reports)
+    for line in (*curve_.lines(reports), curve_.told(reports)):
+        say(line)
     return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
 
 
@@ -239,20 +261,6 @@ def curve(run: Run) -> list[dict[str, float]]:
         for step, value in run.history(name):
             rows.setdefault(step, {"step": step})[name] = value
     return [rows[step] for step in sorted(rows) if len(rows[step]) == len(CURVE) + 1]
-
-
-def _say_end(reports: Sequence[Mapping[str, float]]) -> None:
-    best = min(reports, key=lambda r: r["validation_loss"])
-    if not reports[-1]["stopped_early"]:
-        return
-    last = reports[-1]
-    falls = last["train_loss"] < best["train_loss"]
-    why = "the model began to overfit" if falls else "training does not converge, try a lower learning rate"
-    say(
-        f"validation loss turned after step {best['step']:g} ({best['validation_loss']:.3f} -> "
-        f"{last['validation_loss']:.3f}), training loss went {best['train_loss']:.3f} -> {last['train_loss']:.3f}: "
-        f"{why}; stopped early, the best checkpoint is kept"
-    )
 
 
 def _cause(error: BaseException) -> str:

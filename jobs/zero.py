@@ -138,7 +138,8 @@ def config(spec: Spec, stage: int, workers: int) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.accumulation(workers),
         "gradient_clipping": spec.training.max_grad_norm,
         "bf16": {"enabled": spec.training.precision == "bf16"},
-        "fp16": {"enabled": spec.training.precision == "fp16"},
+        # From 2**16, DeepSpeed's own, a short training would leave out most of its steps until the scale fits.
+        "fp16": {"enabled": spec.training.precision == "fp16", "initial_scale_power": 12},
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             **_offloaded(spec),

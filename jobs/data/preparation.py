@@ -154,5 +154,5 @@ def _doubts(spec: Spec, loaded: Loaded) -> Iterator[str]:
 
 def _rules(spec: Spec, fixes: str | None) -> dict[str, Any]:
     """What decides the content, apart from where the source lies. `fixes` is the hash of the corrections."""
-    rules = spec.data.model_dump(mode="json", exclude={"source", "balance"})
+    rules = spec.data.model_dump(mode="json", exclude={"source", "balance", "packing"})
     return {**rules, "corrections": fixes, "seed": spec.training.seed}

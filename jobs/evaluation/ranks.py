@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.spec import EvaluationSpec
+from jobs.targets.passage import AT
 from jobs.tasks.task import Output
 
 from .scorecard import Interval, interval
 
 RANK = "rank"
-AT = 10
-"""Texts that an answer tells, the nearest first."""
 
 
 def ranks(true: Sequence[str], outputs: Sequence[Output]) -> list[int]:

@@ -1,5 +1,6 @@
 """What models give. Labels, predictions and true labels are strings wherever they are kept or sent: one label, a set of
-labels, marked spans of a text, a text, or one of many known texts.
+labels, marked spans of a text, a text, one of
+many known texts, or two texts of which one is better.
 """
 
 from __future__ import annotations

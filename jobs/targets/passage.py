@@ -11,6 +11,9 @@ from . import Found, exact_match, text
 
 NAME, CLOSED, LISTED, LEAST = "passage", False, False, 2
 
+AT = 10
+"""Texts that an answer tells, the nearest first."""
+
 read, watched = text.read, text.watched
 
 

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluation.ranks import AT
 from jobs.targets import passage
+from jobs.targets.passage import AT
 
 from . import classification
 from .task import Bounds, Encoded, Output, Task, no_explanation

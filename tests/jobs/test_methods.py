@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cluster.settings import Settings
 from jobs import loop, model, tasks, train
 from jobs.data import preparation
 from jobs.pipeline import Place
+from jobs.plan import plan, show
 from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Sampling
@@ -58,6 +60,14 @@ def test_a_learned_prompt_is_all_that_is_trained_and_answers_alone_as_together(t
             np.testing.assert_allclose(last.output.embedding, answer.embedding, atol=1e-5)
 
 
+def test_what_a_learned_prompt_made_of_a_text_is_explained(spec: Spec) -> None:
+    spec = spec.with_values(PROMPTED)
+    asked = predictor(model.trainable(spec, ("bad", "good")), spec, ("bad", "good"))
+    made = asked.explain("good film", None, 16)
+    (answer,) = asked(["good film"])
+    assert (made.label, made.score) == (answer.label, pytest.approx(answer.confidence, abs=1e-5))
+
+
 @pytest.mark.long
 def test_a_learned_prompt_learns(place: Place, process_group: None, tmp_path: Path) -> None:
     spec = projects.spec("text2text-generation", tmp_path / "project", 120).with_values(
@@ -82,6 +92,16 @@ def test_a_prompt_needs_positions_and_a_text(spec: Spec) -> None:
 
 def on_gpu(spec: Spec) -> Spec:
     return spec.with_values({"method.name": "qlora", "scaling.use_gpu": True})
+
+
+def test_a_plan_counts_four_bits_and_prompts(spec: Spec, place: Place) -> None:
+    four = plan.make(on_gpu(spec), place.settings)
+    (whole,) = (need for need in four.needs if (need.method, need.stage) == ("lora", four.need.stage))
+    assert four.need.method == "qlora"
+    assert four.need.states.weights < whole.states.weights
+    assert "qlora" in show.mend(replace(four, device_bytes=four.need.peak))
+    prompts = plan.make(spec.with_values(PROMPTED | {"method.virtual_tokens": 4}), place.settings)
+    assert prompts.sizes["prompt-tuning"].trainable < prompts.sizes["lora"].trainable
 
 
 def test_four_bits_without_their_library_are_refused(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:

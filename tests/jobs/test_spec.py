@@ -60,6 +60,18 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
             "zero_stage 3: method prompt-tuning in fp32 with offload: none goes with stage 0 to 2",
         ),
         ({"method": {"name": "prefix-tuning"}}, "prefix-tuning is not supported; use prompt-tuning"),
+        (
+            {"task": "preference-tuning", "method": {"name": "full"}},
+            "preference-tuning needs an adapter: what the model would say without it is the reference",
+        ),
+        (
+            {"data": {"source": "a", "rejected": "worse"}},
+            "data.rejected is for preference-tuning, text-classification learns from one answer",
+        ),
+        (
+            {"data": {"source": "a", "packing": True}},
+            "data.packing is for text-generation and its weights, not for text-classification with lora",
+        ),
         ({"name": "Not A Name"}, "String should match pattern"),
         ({"training": {"learning_rate": float("nan")}}, "finite number"),
         ({"monitoring": {"looks": 1000}}, "false_alarm_rate / looks is 5e-05, below 0.0001: ask for fewer looks"),

@@ -35,7 +35,7 @@ def spec(task: str, folder: Path, rows: int = 400, **values: Any) -> Spec:
         "task": task,
         "base_model": str(base),
         "data": {"source": str(folder / "data.csv"), "near_duplicates": None},
-        "method": {"name": "full"},
+        "method": {"name": "lora" if task == "preference-tuning" else "full"},
         "training": {"micro_batch_size": 16, "global_batch_size": 16, "evaluations_per_epoch": 1} | training,
         "scaling": {"workers": 1},
         "evaluation": {"bootstrap": 50, "robustness_rows": 10},
@@ -85,6 +85,16 @@ def outlines(file: Path, rows: int) -> None:
         first = [said.get(span.label, "further") for span in spans.spans(row["spans"])[:3]]
         made.append((row["text"], " then ".join(first)))
     _write(file, made)
+
+
+def choices(file: Path, rows: int) -> None:
+    """An address, its own outline and the commonest of the others: two answers of which the first is better."""
+    outlines(file, rows)
+    with file.open(newline="", encoding="utf-8") as lines:
+        read = [(row["text"], row["label"]) for row in csv.DictReader(lines)]
+    (most, _), (next_, _) = Counter(label for _, label in read).most_common(2)
+    wrong = {most: next_}
+    _write(file, [(given, json.dumps({"chosen": right, "rejected": wrong.get(right, most)})) for given, right in read])
 
 
 def streets(file: Path, rows: int) -> None:
@@ -267,6 +277,11 @@ PROJECTS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], None], d
         {"epochs": 6, "learning_rate": 5e-3, "max_length": 48, "max_answer": 8},
     ),
     "sentence-similarity": (streets, bert, {"epochs": 4, "learning_rate": 2e-3, "max_length": 48}),
+    "preference-tuning": (
+        choices,
+        llama,
+        {"epochs": 6, "learning_rate": 5e-3, "max_length": 48, "max_answer": 8},
+    ),
     "text2text-generation": (
         outlines,
         t5,

@@ -116,6 +116,9 @@ def test_from_rows_to_answers_and_a_window(task: str, place: Place, process_grou
         422,
         "the task has no explanations (they are of tasks whose answer is one label)",
     )
+    if task == "sentence-similarity":
+        said = server.post("/v1/embeddings", {"model": spec.name, "input": inputs[:2]}).json()["data"]
+        assert [np.linalg.norm(one["embedding"]) for one in said] == pytest.approx([1, 1], rel=1e-5)
     server.spool.flush(tables(place.storage))
     window = next_window(place.storage, spec.name, server.engine.version.version, 20)
     assert window is not None
