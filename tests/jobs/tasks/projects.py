@@ -173,7 +173,7 @@ def tones(file: Path, rows: int, longest: int = 4) -> None:
     rng = np.random.default_rng(0)
     pitches = {"a": 400, "b": 900, "c": 1800}
     moments = np.arange(int(0.08 * audio.RATE)) / audio.RATE
-    made = {}
+    made: dict[str, str] = {}
     while len(made) < rows:
         word = "".join(rng.choice(list(pitches), rng.integers(1, longest + 1)))
         parts = [np.sin(2 * np.pi * pitches[letter] * moments) * np.hanning(len(moments)) for letter in word]
