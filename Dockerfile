@@ -12,7 +12,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/rehone
-ENV PATH=/opt/rehone/.venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 DS_ACCELERATOR=${DEVICE}
+ENV PATH=/opt/rehone/.venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY requirements.lock ./
 # DeepSpeed builds against an installed torch; the lock is complete, hence --no-deps. PyPI's own torch is the CUDA build
 # and brings CUDA's libraries as packages of its own, which no lock made on a CPU has.

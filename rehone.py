@@ -255,6 +255,9 @@ def train(
     *,
     detach: Detach = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the values that the last sweep found best.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew even where the same training was cut off and could go on.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Prepare, fine-tune, evaluate, register a challenger and let the gate judge it."""
@@ -265,12 +268,12 @@ def train(
     loaded, place = _checked(spec, set_), _place()
     if tuned:
         loaded = loaded.with_values(pipeline.tuned(loaded, place))
-    more = ["--tuned"] if tuned else []
+    more = [*(["--tuned"] if tuned else []), *(["--fresh"] if fresh else [])]
     if _sent("train", address, loaded, resources, *more, detach=detach, json=json, spec=spec, overrides=set_):
         return
     with _ray(loaded, place):
         dataset = pipeline.prepare(loaded, place)
-        published = pipeline.train_and_publish(loaded, dataset, place)
+        published = pipeline.train_and_publish(loaded, dataset, place, fresh=fresh)
     verdict = promotion.settle(loaded, place, published.version)
     result = {"version": published.version.version, "verdict": verdict, **published.evaluation.to_dict()}
     _answer(result, json, show.published(published, verdict))
@@ -511,7 +514,7 @@ def serve(
         sys.stdout.flush()
 
     decided = (lambda d: print(show.decision(d), flush=True)) if watch else None
-    with _ray(loaded, place, dashboard=True) as address:
+    with _ray(loaded, place, dashboard=True, trains=False) as address:
         controller.serve(loaded, place, address, port=port, ready=ready, decided=decided)
 
 
@@ -878,7 +881,7 @@ def cluster_doctor(
 
     found = Cluster(address)
     scaling = _spec(spec, None).scaling if spec else None
-    findings = found.doctor(gpus=scaling.workers if scaling and scaling.use_gpu else 0)
+    findings = found.doctor(gpus=scaling.fewest_workers if scaling and scaling.use_gpu else 0)
     _answer(findings, json, show.findings(findings, found.address))
     if findings:
         raise RehoneError(f"{len(findings)} finding(s)", where=found.address)
@@ -1158,11 +1161,11 @@ def _storage() -> Storage:
     return Storage.from_settings(Settings.from_environment())
 
 
-def _ray(spec: Spec, place: Place, *, dashboard: bool = False) -> Any:
+def _ray(spec: Spec, place: Place, *, dashboard: bool = False, trains: bool = True) -> Any:
     from cluster.session import connect
     from jobs.pipeline import cpus
 
-    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard)
+    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard, gpu=spec.scaling.use_gpu and trains)
 
 
 def _version(place: Place, model: str, name: str) -> Any:

@@ -188,7 +188,6 @@ def _pod(work: Work, name: str, resources: Mapping[str, Any], *, gpu: bool = Fal
     """A Ray node's pod. The spec travels as an annotation, so that one object holds the job whole."""
     container = _container(work, name, resources)
     container |= {
-        "env": [{"name": "DS_ACCELERATOR", "value": "cuda" if work.gpu else "cpu"}],
         "envFrom": [
             {"configMapRef": {"name": "rehone-environment"}},
             {"configMapRef": {"name": "rehone-place"}},

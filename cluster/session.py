@@ -21,11 +21,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 _ENVIRONMENT = {
     # The default of 2 s lets every report of a training worker block for up to 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Workers whose node has just died wait so long for it, then for what is there; 60 s by default.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    # A cloud gives two minutes' notice at best, some give 30 s; 5 s by default.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     # Fewer lines that a user did not ask for.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "DS_ACCELERATOR": "cpu",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
     # HAProxy in front of replicas: with Serve's own proxy a small model answers 1.6 times slower (docs/decisions/0004).
@@ -64,7 +67,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 def remote_environment(settings: Settings) -> dict[str, str]:
     """What a job on a cluster elsewhere is sent: nothing of this machine's own but the storage root."""
-    here = {"DS_ACCELERATOR", "RAY_API_SERVER_ADDRESS", "REHONE_SPOOL"}
+    here = {"RAY_API_SERVER_ADDRESS", "REHONE_SPOOL"}
     return {name: value for name, value in {**_ENVIRONMENT, **settings.environment()}.items() if name not in here}
 
 
@@ -128,15 +131,31 @@ def require(workers: int, cpus: float, gpus: float) -> None:
         )
 
 
+def _require_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            "a GPU is wanted and this machine has none",
+            where="scaling.use_gpu",
+            mend="--address of a cluster that has, or scaling.use_gpu: false",
+        )
+
+
 @contextmanager
-def connect(settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[str | None]:
+def connect(
+    settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False, gpu: bool = False
+) -> Iterator[str | None]:
     """Connected to Ray inside the block; yields the address of the job API, when there is one.
 
     Inside a Ray job or beside `ray start` it joins that cluster (`RAY_ADDRESS`). Otherwise it starts a local
     one with at least `num_cpus` logical CPUs (more than cores is fine for Ray) and ends it on leaving.
-    Raises UserError when the storage root is not one that a joined cluster shares.
+    Raises UserError when the storage root is not one that a joined cluster shares, or when a `gpu` is wanted and Ray
+    would be started on a machine that has none.
     """
     prepare_environment()
+    if gpu and not os.environ.get("RAY_ADDRESS"):
+        _require_gpu()
     import ray
 
     if ray.is_initialized():

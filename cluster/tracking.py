@@ -115,8 +115,20 @@ class Tracker:
         run.log_params(params)
         if dataset is not None:
             run.log_dataset(dataset)
-        try:
+        with self._ending(run):
             yield run
+
+    @contextmanager
+    def resumed(self, run: Run) -> Iterator[Run]:
+        """A run that was cut off, running again; it ends as any other."""
+        self._client.update_run(run.id, status="RUNNING")
+        with self._ending(run):
+            yield run
+
+    @contextmanager
+    def _ending(self, run: Run) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             self._client.set_terminated(run.id, "FAILED")
             raise

@@ -149,7 +149,7 @@ def _train(spec: Spec, place: Place, story: Story) -> None:
     with story.stage("sweep", f"{spec.sweep.trials} trials under ASHA"):
         best, swept = pipeline.tune_spec(spec, data, place)
         say(show.sweep(swept))
-    with story.stage("train", f"{spec.scaling.workers} workers, DeepSpeed, LoRA"):
+    with story.stage("train", f"{spec.scaling.said_workers} workers, DeepSpeed, LoRA"):
         published = pipeline.train_and_publish(best, data, place)
     with story.stage("gate", "is it good enough to serve?"):
         say(show_.published(published, promotion.settle(spec, place, published.version)))

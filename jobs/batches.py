@@ -5,6 +5,8 @@ Pure but for the tokenizer. Every rank sees the same number of batches, as colle
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +52,27 @@ def padded(ids: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tup
     return tokens, mask
 
 
+def packed(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which rows to put one after another in rows of at most `most` tokens, so that the fewest are filling.
+
+    Of each number of rows the longest goes where there is most room (LPT, Graham 1969); the fewest rows of those
+    that leave as little to fill.
+    """
+    best: list[list[int]] = []
+    least = math.inf
+    for count in range(-(-sum(lengths) // most), len(lengths) + 1):
+        parts: list[list[int]] = [[] for _ in range(count)]
+        room = [(0, at) for at in range(count)]
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            size, at = heapq.heappop(room)
+            parts[at].append(row)
+            heapq.heappush(room, (size + lengths[row], at))
+        longest = max(size for size, _ in room)
+        if longest <= most and count * longest < least:
+            best, least = parts, count * longest
+    return best
+
+
 def encode(
     tokenizer: Any, texts: Sequence[str], labels: Sequence[int] | NDArray[Any] | None, max_length: int
 ) -> Encoded:
@@ -79,25 +102,42 @@ def _split(rows: NDArray[np.int64], size: NDArray[np.int64], call: float) -> lis
 def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[np.int64]]:
     """Row numbers of each global batch of one epoch, in a random order that follows from `seed`.
 
-    Rows of like length go together. Each row comes once; the last batch is filled up with rows from the start.
+    Rows of like length go together. Each row comes once: where the rows do not fill the batches, some have one fewer.
     """
     draw = np.random.default_rng(seed)
-    order = draw.permutation(len(lengths))
-    short = -len(order) % global_batch
-    order = np.concatenate([order, np.resize(order, short)])
+    order, steps = draw.permutation(len(lengths)), -(-len(lengths) // global_batch)
+    ends = np.arange(1, steps) * len(order) // steps
     size = np.asarray(lengths)
-    pool = global_batch * _BUCKET
     sorted_pools = [
-        part[np.argsort(size[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))
+        part[np.argsort(size[part], kind="stable")] for part in np.split(order, ends[_BUCKET - 1 :: _BUCKET])
     ]
-    batches = np.concatenate(sorted_pools).reshape(-1, global_batch)
-    return [batches[i] for i in draw.permutation(len(batches))]
+    batches = np.split(np.concatenate(sorted_pools), ends)
+    return [batches[i] for i in draw.permutation(steps)]
 
 
-def micro_batches(batch: NDArray[np.int64], rank: int, world: int, micro: int) -> list[NDArray[np.int64]]:
-    """This rank's part of a global batch, `micro` rows at a time; ranks get rows of like length."""
-    mine = batch[rank::world]
-    return [mine[i : i + micro] for i in range(0, len(mine), micro)]
+def steps(lengths: Sequence[int], global_batch: int, seed: int, *, begin: int, end: int) -> Iterator[NDArray[np.int64]]:
+    """The global batch of each optimizer step from `begin` to `end`, over as many epochs as that takes.
+
+    It follows from the step and the seed alone: who goes on from a step, on however many workers, sees the rows that
+    were not seen.
+    """
+    per_epoch = -(-len(lengths) // global_batch)
+    for number in range(begin // per_epoch, -(-end // per_epoch)):
+        first = number * per_epoch
+        yield from epoch(lengths, global_batch, seed + number)[max(begin - first, 0) : end - first]
+
+
+def micro_batches(
+    batch: NDArray[np.int64], rank: int, world: int, accumulation: int
+) -> Iterator[tuple[NDArray[np.int64], float]]:
+    """This rank's part of a global batch in `accumulation` parts, with what the mean loss of each is multiplied by.
+
+    All ranks take as many parts, and the multiplied means average to the mean over the batch, whoever has a row more.
+    A part without rows is a row that counts 0 times. Ranks get rows of like length.
+    """
+    mean = len(batch) / (world * accumulation)
+    for part in np.array_split(batch[rank::world], accumulation):
+        yield (part, len(part) / mean) if len(part) else (batch[:1], 0.0)
 
 
 def shard(rows: int, rank: int, world: int, micro: int) -> Iterator[tuple[list[int], int]]:

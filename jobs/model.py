@@ -14,12 +14,21 @@ from typing import Any
 
 from cluster.errors import SpecError
 
-from . import tasks
+from . import device, tasks
+from .inputs import texts
 from .spec import MethodSpec, Spec
-from .targets import text
+from .targets import preference, text
 from .tasks.task import Task
 
 PACKAGE = "package:"
+
+_PROMPTED = {
+    "AutoModelForSequenceClassification": "SEQ_CLS",
+    "AutoModelForTokenClassification": "TOKEN_CLS",
+    "AutoModelForCausalLM": "CAUSAL_LM",
+    "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
+}
+"""What PEFT calls the kinds of model that it can put a prompt in front of."""
 
 
 def locate(base_model: str) -> str:
@@ -42,7 +51,7 @@ def locate(base_model: str) -> str:
 
 def check(spec: Spec) -> None:
     """Raises SpecError when the base model's description cannot be read, or is of no model for the spec's task."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModel
 
     base_model, auto = spec.base_model, tasks.get(spec.task).auto()
     name = locate(base_model)
@@ -52,8 +61,17 @@ def check(spec: Spec) -> None:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be loaded: {str(error).splitlines()[0]}", where=f"base_model {base_model}") from None
-    if type(config) not in auto._model_mapping:  # noqa: SLF001 - transformers has no other way to ask
+    # transformers has no other way to ask; AutoModel is any model's, of which encoders of texts are meant.
+    reads = auto is not AutoModel or (hasattr(config, "vocab_size") and not config.is_encoder_decoder)
+    if type(config) not in auto._model_mapping or not reads:  # noqa: SLF001
         raise SpecError(f"a {config.model_type} model is none for {spec.task}", where=f"base_model {base_model}")
+    if spec.method.name == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise SpecError("bitsandbytes is not installed", where="method.name qlora", mend="pip install 'rehone[qlora]'")
+    if spec.method.name == "prompt-tuning":
+        _prompted(tasks.get(spec.task))
+    kind = auto._model_mapping[type(config)]  # noqa: SLF001
+    if spec.training.activation_checkpointing and not kind.supports_gradient_checkpointing:
+        raise SpecError(f"a {config.model_type} model cannot do it", where="training.activation_checkpointing")
     check_length(config, spec)
 
 
@@ -61,16 +79,21 @@ def check_length(config: Any, spec: Spec) -> None:
     """Raises SpecError when a model of this transformers config has too few positions for the spec's longest row."""
     training, where = spec.training, f"training.max_length {spec.training.max_length}"
     longest = training.max_length
-    if tasks.get(spec.task).targets.NAME == text.NAME and not config.is_encoder_decoder:
+    if tasks.get(spec.task).targets.NAME in {text.NAME, preference.NAME} and not config.is_encoder_decoder:
         # A decoder alone reads on what it writes.
         longest, where = longest + training.max_answer, f"{where} and max_answer {training.max_answer} together"
+    if spec.method.name == "prompt-tuning":
+        longest, where = (
+            longest + spec.method.virtual_tokens,
+            f"{where} with {spec.method.virtual_tokens} virtual tokens",
+        )
     positions = getattr(config, "max_position_embeddings", None) or longest
     if longest > positions:
         raise SpecError(f"is more than the base model's {positions} positions", where=where)
 
 
-def base(task: Task, base_model: str, labels: Sequence[str], seed: int) -> Any:
-    """The base model with a new head for `labels`; the head's weights follow from `seed`."""
+def base(task: Task, base_model: str, labels: Sequence[str], seed: int, **more: Any) -> Any:
+    """The base model with a new head for `labels`; the head's weights follow from `seed`. `more` is transformers'."""
     import torch
 
     _quiet()
@@ -80,16 +103,45 @@ def base(task: Task, base_model: str, labels: Sequence[str], seed: int) -> Any:
         **task.options(labels),
         ignore_mismatched_sizes=True,  # a head for other labels is made anew
         dtype=torch.float32,
+        **more,
     )
+
+
+def four_bit(spec: Spec, task: Task) -> dict[str, Any]:
+    """What makes `base` hold linear layers in 4 bits, NF4 with constants that are quantised too, on this device.
+
+    Whole are the task's head, which is trained, and what transformers leaves whole by itself.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    precision = spec.training.precision
+    bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision],
+        llm_int8_skip_modules=list(task.head) or None,
+    )
+    return {"quantization_config": bits, "device_map": {"": device.of(spec)}}
 
 
 def trainable(spec: Spec, labels: Sequence[str], start: Path | None = None) -> Any:
     """The model to train: fresh from the base, or going on from a trained model's folder."""
     task = tasks.get(spec.task)
+    more = four_bit(spec, task) if spec.method.name == "qlora" else {}
     if start is not None:
-        return load(start, task, spec.base_model, labels, train=True)
-    model = base(task, spec.base_model, labels, spec.training.seed)
-    return model if spec.method.name == "full" else with_adapter(model, spec.method, task)
+        model = load(start, task, spec.base_model, labels, train=True, **more)
+    else:
+        model = base(task, spec.base_model, labels, spec.training.seed, **more)
+        model = model if spec.method.name == "full" else with_adapter(model, spec.method, task)
+    return checkpointing(model) if spec.training.activation_checkpointing else model
+
+
+def checkpointing(model: Any) -> Any:
+    """The model, whose layers compute again for their gradients what they do not keep."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    return model
 
 
 def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:
@@ -99,6 +151,10 @@ def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:
     """
     from peft import get_peft_model
 
+    if getattr(model, "is_loaded_in_4bit", False):
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     try:
         return get_peft_model(model, _adapter(model, method, task))
     except ValueError:  # PEFT's word for targets that match nothing
@@ -108,8 +164,10 @@ def with_adapter(model: Any, method: MethodSpec, task: Task) -> Any:
 
 def _adapter(model: Any, method: MethodSpec, task: Task) -> Any:
     """PEFT's configuration."""
-    from peft import IA3Config, LoraConfig
+    from peft import IA3Config, LoraConfig, PromptTuningConfig
 
+    if method.name == "prompt-tuning":
+        return PromptTuningConfig(task_type=_prompted(task), num_virtual_tokens=method.virtual_tokens)
     head = [name for name in task.head if hasattr(model, name)]
     targets = method.target_modules if isinstance(method.target_modules, str) else list(method.target_modules)
     if method.name == "ia3":
@@ -128,17 +186,36 @@ def _adapter(model: Any, method: MethodSpec, task: Task) -> Any:
     )
 
 
+def _prompted(task: Task) -> str:
+    """PEFT's name for such a model. Raises SpecError where a prompt cannot be put in front of its inputs."""
+    kind = task.auto().__name__
+    if kind not in _PROMPTED or task.inputs.NAME != texts.NAME:
+        raise SpecError("goes with tasks that read a text and label or write", where="method.name prompt-tuning")
+    return _PROMPTED[kind]
+
+
 def load(
-    folder: Path, task: Task, base_model: str, labels: Sequence[str], *, train: bool = False, merge: bool = False
+    folder: Path,
+    task: Task,
+    base_model: str,
+    labels: Sequence[str],
+    *,
+    train: bool = False,
+    merge: bool = False,
+    **more: Any,
 ) -> Any:
-    """The model in a trained folder. `merge` folds the adapter into the base weights: same answers, less to compute."""
+    """The model in a trained folder. `merge` folds the adapter into the base weights: same answers, less to compute.
+
+    A learned prompt cannot be folded in and stays in front. `more` is for `base`.
+    """
     if (folder / "weights").is_dir():
         _quiet()
         return task.auto().from_pretrained(folder / "weights")
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(base(task, base_model, labels, 0), str(folder / "adapter"), is_trainable=train)
-    return model.merge_and_unload() if merge else model
+    made = base(task, base_model, labels, 0, **more)
+    model = PeftModel.from_pretrained(made, str(folder / "adapter"), is_trainable=train)
+    return model.merge_and_unload() if merge and not model.active_peft_config.is_prompt_learning else model
 
 
 def save(model: Any, state: dict[str, Any] | None, folder: Path) -> None:

@@ -25,7 +25,7 @@ class Manner:
 
 def workers(spec: Spec, verb: str) -> int:
     """Ray nodes beside the head that the verb can fill."""
-    return spec.sweep.concurrent * spec.sweep.workers if verb == "tune" else spec.scaling.workers
+    return spec.sweep.concurrent * spec.sweep.workers if verb == "tune" else spec.scaling.most_workers
 
 
 def work(

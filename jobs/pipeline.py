@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,11 +20,13 @@ from jobs.data.dataset import DatasetVersion
 from jobs.forgetting import attempts
 
 from . import elsewhere, train, tune
+from .loop import Work
 from .provenance import code_version
 from .publish import Published, publish
 from .spec import Spec
 from .sweep.points import held
 from .tune import Swept
+from .unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -62,23 +65,30 @@ def train_and_publish(
     *,
     start: Path | None = None,
     parent: ModelVersion | None = None,
+    fresh: bool = False,
 ) -> Published:
     """Train, score, register as challenger. Ray must be connected. Raises TrainingError.
 
+    Goes on with a run of the same training that was cut off, unless it is to begin `fresh` (`unfinished.py`).
     When the spec has what a sweep found best, the run carries the sweep's table and picture too.
     Going on from the model in `start`, it is tried again while the challenger forgets too much (`attempts.py`).
     """
-    workers = spec.scaling.workers
+    workers = spec.scaling.fewest_workers
     require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     kind = "train" if parent is None else "retrain"
+    known = Unfinished(place.storage, Tracker(place.settings, spec.name), fresh)
+
+    def opened(job: Work | None) -> AbstractContextManager[Run]:
+        new = partial(open_run, spec, dataset, place, kind)
+        return new() if job is None else known.run(job, kind, new)
+
     with ExitStack() as runs:
         if start is None:
-            run, forgotten = runs.enter_context(open_run(spec, dataset, place, kind)), None
-            trained = train.fit(train.work(spec, dataset, place.storage), place.storage, run)
+            job = train.work(spec, dataset, place.storage)
+            run, forgotten = runs.enter_context(opened(job)), None
+            trained = train.fit(job, place.storage, run)
         else:
-            chosen = attempts.choose(
-                spec, dataset, place.storage, start, lambda: open_run(spec, dataset, place, kind), runs
-            )
+            chosen = attempts.choose(spec, dataset, place.storage, start, opened, runs)
             trained, run, forgotten = chosen.trained, chosen.run, chosen.forgetting
         run.log_metrics({"train_seconds": trained.seconds})
         behind = _sweep_behind(spec, place)
@@ -106,7 +116,7 @@ def publish_made(spec: Spec, dataset: DatasetVersion, place: Place, given: Path)
 
 def cpus(spec: Spec) -> int:
     """Logical CPUs that serving, a retraining beside it and its sweep need at once, so that none waits for another."""
-    workers = spec.scaling.workers * spec.scaling.cpus_per_worker
+    workers = spec.scaling.most_workers * spec.scaling.cpus_per_worker
     trials = spec.sweep.concurrent * spec.sweep.workers * spec.scaling.cpus_per_worker
     return spec.serving.most_replicas + max(workers, trials) + 2
 
@@ -131,7 +141,7 @@ def _sweep_behind(spec: Spec, place: Place) -> Swept | None:
 def open_run(spec: Spec, dataset: DatasetVersion, place: Place, kind: str) -> AbstractContextManager[Run]:
     """An MLflow run of the project with its spec, dataset and code. `kind` is its verb."""
     params = {"spec": json.dumps(spec.model_dump(mode="json")), "dataset": dataset.version}
-    params |= {"base_model": spec.base_model, "workers": str(spec.scaling.workers)}
+    params |= {"base_model": spec.base_model, "workers": spec.scaling.said_workers}
     params |= {k: str(v) for part in ("training", "method") for k, v in getattr(spec, part).model_dump().items()}
     tags = {"kind": kind, "dataset": dataset.version, "spec": spec.hash, "code": code_version()}
     return Tracker(place.settings, spec.name).run(kind, params, tags, dataset.used(place.storage))

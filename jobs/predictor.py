@@ -19,8 +19,10 @@ from jobs.explain.explanation import Explanation
 
 from . import batches, model, tasks
 from .spec import Spec
-from .targets import text
+from .targets import passage, preference, text
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
+
+_NOT_ONE_PASS = {text.NAME, preference.NAME, passage.NAME}
 
 _CALL = {"cpu": 24.0}
 """Tokens that cost as much as a pass itself, by device. Elsewhere a few rows cost no more than one."""
@@ -60,8 +62,9 @@ class Predictor:
 
     @property
     def compilable(self) -> bool:
-        """Whether an answer is one pass through the network, which another engine could make."""
-        return self._task.targets.NAME != text.NAME
+        """Whether an answer is one pass through the network with the input, which another engine could make."""
+        prompted = hasattr(self.net, "peft_config")  # anything else of PEFT's has been merged
+        return self._task.targets.NAME not in _NOT_ONE_PASS and not prompted
 
     def through(self, ask: Callable[..., Any], engine: str) -> Predictor:
         """The same with another engine for answers: `ask` takes what the network does, and gives what that gives."""

@@ -115,7 +115,7 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
     import torch
 
     spec = found.spec
-    workers = spec.scaling.workers
+    workers = spec.scaling.fewest_workers
     require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
     torch.set_num_threads(found.manifest["machine"]["threads"])
     say(f"training {version.model} version {version.version} again, on dataset {found.data.version}")

@@ -35,7 +35,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], wid
 def dataset(made: DatasetVersion) -> str:
     counts = table(
         f"dataset {made.name}/{made.version}",
-        ["split", *made.labels, "rows"],
+        ["split", *made.listed, "rows"],
         ([split, *made.counts[split].values(), made.size(split)] for split in SPLITS),
     )
     dropped = ", ".join(f"{n} {reason}" for reason, n in made.dropped.items()) or "nothing"

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from . import tasks
+from .targets import preference
 from .tasks import TASKS
 from .tasks.task import Bounds
 
@@ -103,6 +104,11 @@ class DataSpec(Part):
     labels: tuple[str, ...] | None = Field(
         None, description="The labels that may occur; found in the data when not given."
     )
+    rejected: str | None = Field(
+        None,
+        description="Column with the worse answer, `label` having the better one (preference-tuning); without it "
+        "`label` holds both.",
+    )
     group: str | None = Field(None, description="Column that says which rows belong together.")
     time: str | None = Field(
         None, description="Column with a date or a number that orders rows (split.by: time or rolling)."
@@ -131,6 +137,11 @@ class DataSpec(Part):
     )
     balance: Literal["none", "class_weights", "oversample"] = Field(
         "none", description="Remedy for rare labels: weigh the loss, or repeat training rows until labels are even."
+    )
+    packing: bool = Field(
+        False,
+        description="Put short rows one after another, up to max_length + max_answer tokens, so that less is filled up "
+        "(text-generation); each is read by itself and losses stay the same.",
     )
     split: SplitSpec = SplitSpec()  # type: ignore[call-arg]
 
@@ -186,19 +197,18 @@ class AuditSpec(Part):
 
 
 class MethodSpec(Part):
-    name: Literal["lora", "rslora", "dora", "ia3", "full"] = Field(
+    name: Literal["lora", "rslora", "dora", "qlora", "ia3", "prompt-tuning", "full"] = Field(
         "lora",
         description="Adapters: LoRA (Hu et al. 2021), rank-stabilised (Kalajdzievski 2023), DoRA (Liu et al. 2024), "
-        "IA3 (Liu et al. 2022, which has no rank, scale or dropout); or all weights.",
+        "QLoRA (Dettmers et al. 2023: LoRA on weights held in 4 bits, on a GPU), IA3 (Liu et al. 2022, which has no "
+        "rank, scale or dropout), prompt tuning (Lester et al. 2021, which has virtual_tokens only); or all weights.",
     )
 
     @field_validator("name", mode="before")
     @classmethod
     def _is_here(cls, name: Any) -> Any:
-        if name == "qlora":
-            raise ValueError("qlora needs a GPU and bitsandbytes, and is not supported yet; use lora")
-        if name in {"prompt-tuning", "prompt_tuning", "prefix-tuning"}:
-            raise ValueError(f"{name} is not supported; use ia3 where few weights may be trained")
+        if name == "prefix-tuning":
+            raise ValueError(f"{name} is not supported; use prompt-tuning")
         return name
 
     rank: PositiveInt = Field(8, description="LoRA rank r.")
@@ -207,6 +217,12 @@ class MethodSpec(Part):
     target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear", description="Modules that get an adapter."
     )
+    virtual_tokens: PositiveInt = Field(20, description="Learned tokens in front of each input (prompt-tuning).")
+
+    @property
+    def whole_weights(self) -> bool:
+        """Whether weights must be whole on each device: ZeRO stage 3 shards neither 4-bit weights nor prompts."""
+        return self.name in {"qlora", "prompt-tuning"}
 
 
 class TrainingSpec(Part):
@@ -221,8 +237,27 @@ class TrainingSpec(Part):
         64, description="Tokens of an answer, where a task's answers are texts; longer ones are cut."
     )
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
-    zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 needs a device that has it.")
+    beta: PositiveFloat = Field(
+        0.1, description="How strongly preference-tuning holds to what the model would say without its adapter."
+    )
+    zero_stage: Literal["auto", 0, 1, 2, 3] = Field(
+        "auto", description="DeepSpeed ZeRO stage; auto is the smallest whose model states fit a device's memory."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Numbers that the model computes in; of what is trained fp32 is kept. bf16 needs a device that has "
+        "it, fp16 a GPU: its loss is scaled.",
+    )
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none",
+        description="What lies in the machine's memory rather than the GPU's: the optimizer's state (ZeRO 1 to 3), or "
+        "the weights as well (ZeRO 3; Ren et al. 2021, Rajbhandari et al. 2021).",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute each layer again for its gradients rather than keep what it had: less memory, more "
+        "time (Chen et al. 2016).",
+    )
     evaluations_per_epoch: PositiveInt = Field(2, description="How often validation loss is measured.")
     patience: PositiveInt = Field(3, description="Evaluations without a better validation loss before stopping.")
     max_failures: int = Field(1, ge=0, description="Times a lost worker group is started again from its checkpoint.")
@@ -230,9 +265,36 @@ class TrainingSpec(Part):
 
 
 class ScalingSpec(Part):
-    workers: PositiveInt = Field(2, description="Ray Train workers.")
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        2,
+        description="Ray Train workers; [fewest, most] for as many as the cluster has room for, from one checkpoint to "
+        "the next.",
+    )
     cpus_per_worker: PositiveInt = Field(1, description="Logical CPUs and torch threads of a worker or trial.")
     use_gpu: bool = Field(False, description="One GPU a worker or trial.")
+    resize_seconds: PositiveFloat = Field(
+        60.0, description="How often training with [fewest, most] workers looks whether it could have others."
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _fewest_come_first(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(workers, tuple) and workers[0] > workers[1]:
+            raise ValueError(f"[fewest, most] is turned round: [{workers[1]}, {workers[0]}]")
+        return workers
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def said_workers(self) -> str:
+        """As one reads it: `2`, or `1 to 8`."""
+        return " to ".join(map(str, self.workers)) if isinstance(self.workers, tuple) else str(self.workers)
 
 
 class Range(Part):
@@ -582,14 +644,62 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _batch_can_be_made(self) -> Spec:
-        step = self.scaling.workers * self.training.micro_batch_size
-        if self.training.global_batch_size % step:
+        batch, workers, micro = self.training.global_batch_size, self.scaling.workers, self.training.micro_batch_size
+        if isinstance(workers, tuple):  # some of so many workers fit no batch: their shares then differ by a row
+            if batch < workers[1]:
+                raise ValueError(f"training.global_batch_size {batch} has no row for each of {workers[1]} workers")
+        elif batch % (workers * micro):
             raise ValueError(
-                f"training.global_batch_size {self.training.global_batch_size} is no multiple of "
-                f"scaling.workers x training.micro_batch_size = {self.scaling.workers} x "
-                f"{self.training.micro_batch_size} = {step}"
+                f"training.global_batch_size {batch} is no multiple of "
+                f"scaling.workers x training.micro_batch_size = {workers} x {micro} = {workers * micro}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rows_can_be_packed(self) -> Spec:
+        if self.data.packing and (self.task != "text-generation" or self.method.name == "prompt-tuning"):
+            raise ValueError(
+                f"data.packing is for text-generation and its weights, not for {self.task} with {self.method.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _preferences_have_a_reference(self) -> Spec:
+        prefers = tasks.get(self.task).targets.NAME == preference.NAME
+        if prefers and self.method.name == "full":
+            raise ValueError(f"{self.task} needs an adapter: what the model would say without it is the reference")
+        if not prefers and self.data.rejected is not None:
+            raise ValueError(f"data.rejected is for preference-tuning, {self.task} learns from one answer")
+        return self
+
+    @model_validator(mode="after")
+    def _device_can_do_it(self) -> Spec:
+        training, on_gpu = self.training, self.scaling.use_gpu
+        wanted = [f"training.offload: {training.offload}"] if training.offload != "none" else []
+        wanted += ["training.precision: fp16"] if training.precision == "fp16" else []
+        wanted += ["method.name: qlora"] if self.method.name == "qlora" else []
+        if wanted and not on_gpu:
+            raise ValueError(f"{wanted[0]} needs a GPU (scaling.use_gpu: true)")
+        if not self.zero_stages:
+            raise ValueError(f"training.offload: parameters shards weights, which method {self.method.name} has whole")
+        if training.zero_stage != "auto" and training.zero_stage not in self.zero_stages:
+            stages = " to ".join(dict.fromkeys(str(self.zero_stages[end]) for end in (0, -1)))
+            raise ValueError(
+                f"training.zero_stage {training.zero_stage}: method {self.method.name} in {training.precision} with "
+                f"offload: {training.offload} goes with stage {stages}"
+            )
+        return self
+
+    @property
+    def zero_stages(self) -> range:
+        """The ZeRO stages that what is asked for goes with.
+
+        Half precision needs one that keeps an fp32 copy by name, from which a training can go on.
+        """
+        most = 2 if self.method.whole_weights else 3
+        if self.training.offload == "parameters":
+            return range(3, most + 1)
+        return range(int(self.training.offload == "optimizer" or self.training.precision != "fp32"), most + 1)
 
     @field_validator("task")
     @classmethod
@@ -640,13 +750,15 @@ class Spec(Part):
         except ValidationError as error:
             raise ValueError(f"sweep.search: {key} cannot be {value!r}: {error.errors()[0]['msg']}") from None
 
-    @property
-    def gradient_accumulation_steps(self) -> int:
-        return self.training.global_batch_size // (self.scaling.workers * self.training.micro_batch_size)
+    def accumulation(self, workers: int) -> int:
+        """Micro-batches that each of so many workers takes to one optimizer step."""
+        share = -(-self.training.global_batch_size // workers)
+        return -(-share // self.training.micro_batch_size)
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.training.max_length, self.training.max_answer)
+        training = self.training
+        return Bounds(training.max_length, training.max_answer, training.beta, self.data.packing)
 
     @property
     def hash(self) -> str:

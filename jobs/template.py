@@ -30,6 +30,6 @@ sweep:
     method.rank: {choice: [4, 8, 16]}
 
 evaluation: {metric: accuracy}
-serving: {port: 8000, replicas: 1}
+serving: {port: 8000, replicas: 1, engine: auto}   # the fastest that answers as the trainer does
 monitoring: {window: 250, accuracy_drop: 0.05, min_labels: 200}
 """

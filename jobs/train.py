@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,15 @@ from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TRAIN, VALIDATION
 from jobs.forgetting.ewc import Consolidation
 from jobs.forgetting.forgetting import EWC, Recipe
+from jobs.inputs import texts
 from jobs.plan import shapes
 
-from . import balance, loop, zero
+from . import balance, loop, model, tasks, tokens, zero
+from . import curve as curve_
 from .loop import Work
+from .notices import Notices
 from .spec import Spec
+from .tokens import Shelf
 
 CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
 
@@ -60,7 +64,7 @@ def work(
         consolidation = _consolidation(spec, recipe, old, picked.stage)
         rows = pd.concat([_replayed(old, recipe.replay, spec.training.seed), data.part(rows, NEW)])
     weights = None if spec.data.balance == "none" else balance.class_weights(rows["label"], data.labels)
-    return Work(
+    made = Work(
         spec=spec,
         labels=data.labels,
         train=balance.oversample(rows, spec.training.seed) if spec.data.balance == "oversample" else rows,
@@ -70,7 +74,25 @@ def work(
         start=str(start) if start else None,
         consolidation=consolidation,
         class_weights=weights,
+        shelf=Shelf(storage.root, f"{data.place}/tokens"),
     )
+    tokenise(made)
+    return made
+
+
+def tokenise(job: Work) -> None:
+    """Before workers start: they find the tokens of the rows kept, and so does every later training on them."""
+    spec, task = job.spec, tasks.get(job.spec.task)
+    if task.inputs.NAME != texts.NAME:
+        return
+    processor, parts, began = (
+        task.processor(model.locate(spec.base_model)),
+        (job.train, job.validation),
+        time.monotonic(),
+    )
+    known = [tokens.encoded(job.shelf, spec.task, processor, rows, job.labels, spec.bounds)[1] for rows in parts]
+    how = "kept from before" if all(known) else f"made in {time.monotonic() - began:.1f} s"
+    say(f"tokens of {sum(map(len, parts))} rows: {how}")
 
 
 def _replayed(old: pd.DataFrame, times: float, seed: int) -> pd.DataFrame:
@@ -104,12 +126,19 @@ def stage(spec: Spec, data: DatasetVersion) -> zero.Plan:
     """
     sizes = shapes.sizes(shapes.on_meta(spec, data.labels))
     return zero.plan(
-        spec, parameters=sizes.parameters, trainable=sizes.trainable, device_bytes=shapes.device_bytes(spec)
+        spec,
+        parameters=sizes.parameters,
+        trainable=sizes.trainable,
+        device_bytes=shapes.device_bytes(spec),
+        quantised=sizes.quantisable if spec.method.name == "qlora" else 0,
     )
 
 
 def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
-    """Train to the end on Ray Train. Ray must be connected. Raises TrainingError, which says what was saved."""
+    """Train to the end on Ray Train, from the run's last checkpoint when it has one. Ray must be connected.
+
+    Raises TrainingError, which says what was saved.
+    """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -121,6 +150,7 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
         torch_config=TorchConfig(backend="nccl" if spec.scaling.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=spec.scaling.workers,
+            elastic_resize_monitor_interval_s=spec.scaling.resize_seconds,
             use_gpu=spec.scaling.use_gpu,
             resources_per_worker={"CPU": spec.scaling.cpus_per_worker},
         ),
@@ -141,16 +171,24 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     except TrainingFailedError as error:
         saved = storage.url("checkpoints", run.id)
         raise TrainingError(
-            f"training failed: {_cause(error)}", where=f"run {run.id}", mend=f"what was saved is in {saved}"
+            f"training failed: {_cause(error)}", where=f"run {run.id}", mend=f"the same again goes on from {saved}"
         ) from error
     usable = [pair for pair in result.best_checkpoints if math.isfinite(pair[1]["validation_loss"])]
     if not usable:
         raise TrainingError("training diverged", where=f"run {run.id}", mend="lower training.learning_rate")
     checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
-    folder = Path(checkpoint.to_directory())
+    folder = _local(checkpoint)
     reports = curve(run)
-    _say_end(reports)
+    for line in (*curve_.lines(reports), curve_.told(reports)):
+        say(line)
     return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
+
+
+def _local(checkpoint: Any) -> Path:
+    """Where a checkpoint lies, or a copy of one that is on no disk here: it may be larger than `/tmp`."""
+    from pyarrow.fs import LocalFileSystem
+
+    return Path(checkpoint.path if isinstance(checkpoint.filesystem, LocalFileSystem) else checkpoint.to_directory())
 
 
 def worker(config: dict[str, Any]) -> None:
@@ -164,14 +202,16 @@ def worker(config: dict[str, Any]) -> None:
         kept = ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         ray.train.report(metrics, checkpoint=kept)
 
-    loop.run(
-        job,
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        threads=job.spec.scaling.cpus_per_worker,
-        report=report,
-        resume=Path(held.to_directory()) if held else None,
-    )
+    with held.as_directory() if held else nullcontext() as resume:
+        loop.run(
+            job,
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+            threads=job.spec.scaling.cpus_per_worker,
+            report=report,
+            resume=Path(resume) if resume else None,
+            noticed=Notices(),
+        )
 
 
 def _steps(job: Work) -> int:
@@ -184,8 +224,10 @@ def _logger(run: Run) -> Any:
 
     class Logger(UserCallback):  # type: ignore[misc]  # Ray is untyped here
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
-            mean = {"train_loss": sum(m["train_loss"] for m in metrics) / len(metrics)}
-            run.log_metrics({k: float(v) for k, v in (metrics[0] | mean).items()}, step=metrics[0]["step"])
+            figures = {name: float(value) for name, value in metrics[0].items()}  # every rank reports the same
+            if "saved_on_notice" in figures:
+                del figures["validation_loss"]  # it was not measured
+            run.log_metrics(figures, step=metrics[0]["step"])
 
     return Logger()
 
@@ -219,20 +261,6 @@ def curve(run: Run) -> list[dict[str, float]]:
         for step, value in run.history(name):
             rows.setdefault(step, {"step": step})[name] = value
     return [rows[step] for step in sorted(rows) if len(rows[step]) == len(CURVE) + 1]
-
-
-def _say_end(reports: Sequence[Mapping[str, float]]) -> None:
-    best = min(reports, key=lambda r: r["validation_loss"])
-    if not reports[-1]["stopped_early"]:
-        return
-    last = reports[-1]
-    falls = last["train_loss"] < best["train_loss"]
-    why = "the model began to overfit" if falls else "training does not converge, try a lower learning rate"
-    say(
-        f"validation loss turned after step {best['step']:g} ({best['validation_loss']:.3f} -> "
-        f"{last['validation_loss']:.3f}), training loss went {best['train_loss']:.3f} -> {last['train_loss']:.3f}: "
-        f"{why}; stopped early, the best checkpoint is kept"
-    )
 
 
 def _cause(error: BaseException) -> str:

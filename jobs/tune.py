@@ -53,7 +53,7 @@ def _run(job: Work, kept: Kept, known: Sequence[Trial], missing: int, run: Run) 
     points = Points(spec, known)
     small = _small(job)
     scaling = small.spec.scaling
-    reserved = group.bundles(scaling.workers, scaling.cpus_per_worker, gpu=scaling.use_gpu)
+    reserved = group.bundles(scaling.most_workers, scaling.cpus_per_worker, gpu=scaling.use_gpu)
     with meter("sweep", missing) as bar:
         ended = _recorder(spec, points, kept, bar)
         tune.Tuner(

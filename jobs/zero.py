@@ -20,7 +20,7 @@ LIVE = 2**26
 of less is never held in shards while it computes."""
 
 _FLAT = 500_000_000  # elements of stage 0's buffer, which DeepSpeed has no key for
-_FP32, _BF16 = 4, 2
+_FP32, _HALF = 4, 2
 _MOMENTS = 8  # Adam's two, in fp32
 _NF4 = 0.516  # bytes a weight: 4 bits and doubly quantised constants (Dettmers et al. 2023)
 
@@ -33,12 +33,12 @@ class Plan:
     reason: str
 
 
-def plan(spec: Spec, *, parameters: int, trainable: int, device_bytes: int) -> Plan:
+def plan(spec: Spec, *, parameters: int, trainable: int, device_bytes: int, quantised: int = 0) -> Plan:
     """The smallest stage whose weights, gradients and Adam state fit in half of a device's memory.
 
     The other half is left to activations and the framework. `device_bytes` is one worker's memory.
     """
-    wanted = spec.training.zero_stage
+    wanted, training = spec.training.zero_stage, spec.training
     if wanted != "auto":
         return Plan(wanted, "named in the spec")
     needs = {
@@ -46,16 +46,29 @@ def plan(spec: Spec, *, parameters: int, trainable: int, device_bytes: int) -> P
             stage,
             parameters=parameters,
             trainable=trainable,
-            workers=spec.scaling.workers,
-            precision=spec.training.precision,
+            workers=spec.scaling.fewest_workers,
+            precision=training.precision,
+            quantised=quantised,
+            offload=training.offload,
         ).total
-        for stage in STAGES
+        for stage in spec.zero_stages
     }
-    budget = device_bytes // 2
-    for stage, need in needs.items():
-        if need <= budget:
-            return Plan(stage, f"needs {need / 2**20:.0f} MiB of the {budget / 2**20:.0f} MiB kept for model states")
-    return Plan(3, f"even sharded, model states need {needs[3] / 2**20:.0f} MiB of {budget / 2**20:.0f} MiB")
+    budget, first, last = device_bytes // 2, spec.zero_stages[0], spec.zero_stages[-1]
+    fitting = next((stage for stage, need in needs.items() if need <= budget), None)
+    stage = last if fitting is None else fitting
+    why = f"needs {_mib(needs[stage])} of the {_mib(budget)} kept for model states"
+    if fitting is None:
+        why = f"even so, model states need {_mib(needs[last])} of {_mib(budget)}"
+    elif stage > first:
+        why += f", stage {stage - 1} {_mib(needs[stage - 1])}"
+    if stage == first > 0:
+        asked = f"offload: {training.offload}" if training.offload != "none" else f"precision: {training.precision}"
+        why += f"; {asked} begins with stage {first}"
+    return Plan(stage, why)
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:.0f} MiB"
 
 
 @dataclass(frozen=True)
@@ -88,16 +101,17 @@ def states(
     parameters: int,
     trainable: int,
     workers: int,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     quantised: int = 0,
+    offload: Literal["none", "optimizer", "parameters"] = "none",
 ) -> States:
     """Weights, gradients and AdamW's state as DeepSpeed shards and copies them.
 
-    In stages 1 and 2 it keeps a copy of the trainable weights that the optimizer works on; for bf16 in any.
-    `quantised` weights are held in 4 bits (NF4).
+    In stages 1 and 2 it keeps a copy of the trainable weights that the optimizer works on; for half precision in any.
+    `quantised` weights are held in 4 bits (NF4). What is offloaded is not the device's.
     """
-    size = _FP32 if precision == "fp32" else _BF16
-    copied = precision == "bf16" or stage in {1, 2}
+    size = _FP32 if precision == "fp32" else _HALF
+    copied = precision != "fp32" or stage in {1, 2}
     whole = (
         (parameters - quantised) * size + quantised * _NF4,
         trainable * size,
@@ -107,19 +121,28 @@ def states(
         round(part / (workers if stage >= first else 1)) for part, first in zip(whole, (3, 2, 1), strict=True)
     )
     bucket = min(BUCKET if stage else _FLAT, trainable) * size if workers > 1 else 0
-    gathered = min(LIVE, parameters) * size if stage == 3 and workers > 1 else 0  # noqa: PLR2004 - it shards weights
-    return States(weights, gathered, gradients, optimizer, bucket)
+    apart = workers > 1 or offload == "parameters"
+    gathered = min(LIVE, parameters) * size if stage == 3 and apart else 0  # noqa: PLR2004 - it shards weights
+    held = weights if offload != "parameters" else 0
+    return States(held, gathered, gradients, optimizer if offload == "none" else 0, bucket)
 
 
-def config(spec: Spec, stage: int) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`. The optimizer is ours (torch AdamW), hence `allow_untested`."""
+def config(spec: Spec, stage: int, workers: int) -> dict[str, Any]:
+    """The dictionary for `deepspeed.initialize`. The optimizer is ours (torch AdamW), hence `allow_untested`; also for
+    what is offloaded, where DeepSpeed's own would have to be compiled first.
+
+    No `train_batch_size`: it would have to be what so many workers can share evenly (`batches.micro_batches`).
+    """
     return {
-        "train_batch_size": spec.training.global_batch_size,
         "train_micro_batch_size_per_gpu": spec.training.micro_batch_size,
-        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "gradient_accumulation_steps": spec.accumulation(workers),
         "gradient_clipping": spec.training.max_grad_norm,
         "bf16": {"enabled": spec.training.precision == "bf16"},
+        # From 2**16, DeepSpeed's own, a short training would leave out most of its steps until the scale fits.
+        "fp16": {"enabled": spec.training.precision == "fp16", "initial_scale_power": 12},
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
+            **_offloaded(spec),
             "stage": stage,
             "reduce_bucket_size": BUCKET,
             "stage3_max_live_parameters": LIVE,
@@ -130,3 +153,14 @@ def config(spec: Spec, stage: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def _offloaded(spec: Spec) -> dict[str, Any]:
+    place = {"device": "cpu", "pin_memory": True}
+    match spec.training.offload:
+        case "parameters":
+            return {"offload_optimizer": place, "offload_param": place}
+        case "optimizer":
+            return {"offload_optimizer": place}
+        case _:
+            return {}

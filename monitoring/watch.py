@@ -243,7 +243,7 @@ def _roll_back_owed(watch: Watch, entries: Sequence[Entry]) -> None:
 
 def _retrain(watch: Watch, key: str) -> None:
     submission_id = f"{watch.model}-retrain-{key}"
-    body = {"submission_id": submission_id, "workers": watch.spec.scaling.workers}
+    body = {"submission_id": submission_id, "workers": watch.spec.scaling.most_workers}
     watch.journal.write(watch.model, journal.RETRAIN, BEGUN, key, body)
     watch.submit(submission_id)
 
@@ -290,7 +290,7 @@ def _decide(watch: Watch, entries: Sequence[Entry], champion: ModelVersion, resu
         labels_waiting=labels_since(watch.storage, watch.model, used),
         champion_age=now - datetime.fromtimestamp(champion.created, UTC),
         running=bool(journal.open_entries(retrains)) or trial.running(entries) is not None,
-        cost=budget.cost(retrains, now, watch.spec.scaling.workers),
+        cost=budget.cost(retrains, now, watch.spec.scaling.most_workers),
         regression=_regression(watch, entries, champion),
         paused=hold.said(held) if held is not None else "",
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,12 @@ def spec(folder: Path, model: Path, **values: Any) -> Spec:
     data = write_csv(folder / "data.csv", rows(160))
     made = specfile.parse(tree(data, model))
     return made.with_values({key.replace("__", "."): value for key, value in values.items()})
+
+
+def still(spec: Spec, folder: Path) -> Spec:
+    """The spec on a copy of its base model without dropout, which other numbers of workers draw differently."""
+    shutil.copytree(spec.base_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return spec.with_values({"base_model": str(folder), "method.dropout": 0})

@@ -56,12 +56,13 @@ def tree(data: Path, model: Path) -> dict[str, Any]:
         "base_model": str(model),
         "data": {"source": str(data), "input": "image"},
         "training": {
-            "epochs": 12,
-            "learning_rate": 0.01,
-            "patience": 12,
+            "epochs": 24,
+            "learning_rate": 0.005,
+            "patience": 24,
             "micro_batch_size": 16,
             "global_batch_size": 32,
         },
+        "method": {"dropout": 0},
         "evaluation": {"bootstrap": 50, "robustness_rows": 20, "topics": 2},
         "serving": {"port": 0, "flush_seconds": 0.2, "poll_seconds": 0.2},
     }

@@ -137,7 +137,7 @@ class _Clock:
 def _embedded(
     loaded: Loaded, spec: Spec, settings: Settings, file: Path, clock: _Clock, *, with_ray: bool
 ) -> NDArray[np.float32]:
-    cpus = spec.scaling.workers * spec.scaling.cpus_per_worker + 1
+    cpus = spec.scaling.most_workers * spec.scaling.cpus_per_worker + 1
     with connect(settings, num_cpus=cpus) if with_ray else nullcontext(), clock("embeddings"):
         return embed(list(loaded.rows["input"]), spec, file, with_ray=with_ray)
 

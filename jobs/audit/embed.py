@@ -88,7 +88,7 @@ def _by_ray(texts: Sequence[str], spec: Spec) -> Iterator[Part]:
         Embedder,
         fn_constructor_args=(spec.task, spec.base_model, spec.training.max_length, scaling.cpus_per_worker),
         batch_size=_CHUNK,
-        compute=ray.data.ActorPoolStrategy(size=min(scaling.workers, len(blocks))),
+        compute=ray.data.ActorPoolStrategy(size=min(scaling.most_workers, len(blocks))),
         num_cpus=scaling.cpus_per_worker,
         num_gpus=int(scaling.use_gpu),
     )

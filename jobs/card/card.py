@@ -62,7 +62,7 @@ def _title(facts: Facts, told: Told | None) -> str:
 
 
 def _summary(facts: Facts, told: Told | None) -> str:
-    spec, into = facts.spec, f" into {', '.join(facts.data.labels)}" if facts.data.labels else ""
+    spec, into = facts.spec, f" into {', '.join(facts.data.listed)}" if facts.data.listed else ""
     metric = spec.evaluation.metric
     scores = (
         f"{metric} {card.metrics[metric].value:.3f} on {card.rows} {name} test rows"

@@ -19,7 +19,9 @@ METHODS = {
     "lora": "LoRA adapters",
     "rslora": "Rank-stabilised LoRA adapters",
     "dora": "DoRA adapters",
+    "qlora": "QLoRA adapters (trained on 4-bit weights)",
     "ia3": "IA3 adapters",
+    "prompt-tuning": "A learned prompt",
     "full": "All weights",
 }
 
@@ -40,7 +42,7 @@ def data(facts: Facts) -> str:
     return "\n\n".join(
         [
             f"Version {code(f'{made.name}/{made.version}')} of {text(made.source)}.",
-            table(["split", *map(text, made.labels), "rows"], counts),
+            table(["split", *map(text, made.listed), "rows"], counts),
             f"Dropped in cleaning: {text(dropped)}.",
             f"Audit: {_audit(facts)}",
         ]
@@ -124,7 +126,7 @@ def carbon(facts: Facts) -> str:
     """Sweeps are not in it: their winner may be used by many trainings."""
     if facts.seconds is None or facts.energy is None:
         return f"{NOT_MEASURED.capitalize()}."
-    spent, workers = facts.energy, facts.spec.scaling.workers
+    spent, workers = facts.energy, facts.spec.scaling.said_workers
     unit = "give REHONE_CPU_WATTS and REHONE_GPU_WATTS"
     pairs = {
         "training": f"{facts.seconds:.0f} s on {workers} workers, sweeps not counted",

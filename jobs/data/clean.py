@@ -64,13 +64,16 @@ def check_labels(rows: pd.DataFrame, known: Sequence[str] | None, source: str, t
     Raises DataError on a target that has an unknown label, or where there are too few labels for the task.
     """
     given = rows[rows["label"] != ""]
-    found = sorted({part for target in given["label"].unique() for part in targets.parts(target)})
-    unknown = {} if known is None else {t for t in given["label"].unique() if not set(targets.parts(t)) <= set(known)}
+    parts: Callable[[str], Sequence[str]] = targets.parts if targets.LISTED else lambda target: [target]
+    found = sorted({part for target in given["label"].unique() for part in parts(target)})
+    unknown = {} if known is None else {t for t in given["label"].unique() if not set(parts(t)) <= set(known)}
     if known is not None and unknown:
         bad = given[given["label"].isin(unknown)]
         at = first_ten(f"row {row} {label!r}" for row, label in zip(bad["row"], bad["label"], strict=True))
         raise DataError(
-            f"labels that data.labels does not name: {at}", where=source, mend=f"data.labels is {', '.join(known)}"
+            f"labels that data.labels does not name: {at}",
+            where=source,
+            mend=f"data.labels is {', '.join(known)}" if targets.LISTED else "",
         )
     if len(found) < targets.LEAST:
         raise DataError(

@@ -16,6 +16,7 @@ import pyarrow as pa
 from cluster.errors import DataError, NotFoundError
 from cluster.storage import Storage
 from cluster.tracking import Used
+from jobs.targets import Targets
 
 from .split import SPLITS
 
@@ -26,8 +27,8 @@ OLD, NEW = "old", "new"
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """The manifest. `sizes[split]` are rows, `counts[split][label]` those whose target has the label; `origins` are in
-    the order they were added.
+    """The manifest. `sizes[split]` are rows, `counts[split][label]` those whose target has the label (none where labels
+    are not listed); `origins` are in the order they were added.
     """
 
     name: str
@@ -68,6 +69,11 @@ class DatasetVersion:
         splits = {split: self.rows(storage, split) for split in SPLITS}
         return _hash(splits, self.labels, self.rules) == self.version
 
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The labels that are counted one by one."""
+        return tuple(self.counts[SPLITS[0]])
+
     def size(self, split: str) -> int:
         return self.sizes[split]
 
@@ -88,15 +94,12 @@ def write(
     source: str,
     task: str,
     labels: list[str],
-    parts: Callable[[str], Sequence[str]],
+    targets: Targets,
     rules: Mapping[str, Any],
     slices: Sequence[str] = (),
     parent: DatasetVersion | None = None,
 ) -> DatasetVersion:
-    """Store the splits under a version made from their content; the same content is stored once.
-
-    `parts` is the `Targets.parts` of the task.
-    """
+    """Store the splits under a version made from their content; the same content is stored once."""
     columns = [*COLUMNS, *slices]
     origins = list(parent.origins) if parent else []
     origins += [o for split in SPLITS for o in splits[split]["origin"].unique() if o not in origins]
@@ -108,7 +111,7 @@ def write(
         labels=tuple(labels),
         slices=tuple(slices),
         sizes={s: len(splits[s]) for s in SPLITS},
-        counts={s: _counted(splits[s]["label"], labels, parts) for s in SPLITS},
+        counts={s: _counted(splits[s]["label"], labels if targets.LISTED else [], targets.parts) for s in SPLITS},
         dropped={str(k): int(v) for k, v in dropped["reason"].value_counts().sort_index().items()},
         origins=tuple(dict.fromkeys(origins)),
         parent=parent.version if parent else None,

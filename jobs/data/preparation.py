@@ -57,7 +57,7 @@ def write(spec: Spec, storage: Storage, loaded: Loaded) -> DatasetVersion:
         loaded.dropped,
         source=spec.data.source,
         task=spec.task,
-        parts=tasks.get(spec.task).targets.parts,
+        targets=tasks.get(spec.task).targets,
         labels=loaded.taken.labels,
         slices=spec.data.slices,
         rules=_rules(spec, loaded.taken.corrections),
@@ -92,7 +92,7 @@ def extend(spec: Spec, storage: Storage, old: DatasetVersion, feedback: pd.DataF
         dropped,
         source=f"{old.version} + {len(kept)} rows of feedback",
         task=spec.task,
-        parts=task.targets.parts,
+        targets=task.targets,
         labels=list(old.labels),
         slices=old.slices,
         rules=_rules(spec, old.rules["corrections"]) | {"feedback_test_share": spec.retrain.feedback_test_share},
@@ -154,5 +154,5 @@ def _doubts(spec: Spec, loaded: Loaded) -> Iterator[str]:
 
 def _rules(spec: Spec, fixes: str | None) -> dict[str, Any]:
     """What decides the content, apart from where the source lies. `fixes` is the hash of the corrections."""
-    rules = spec.data.model_dump(mode="json", exclude={"source", "balance"})
+    rules = spec.data.model_dump(mode="json", exclude={"source", "balance", "packing"})
     return {**rules, "corrections": fixes, "seed": spec.training.seed}

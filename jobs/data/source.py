@@ -34,6 +34,10 @@ def load(spec: DataSpec, task: Task) -> pd.DataFrame:
     out = {name: _column(frame, column, name, spec) for name, column in wanted.items() if column is not None}
     folder = _folder(spec.source)
     out["input"] = _cells(out["input"], lambda cell: task.inputs.read(cell, folder), spec.input, spec)
+    if spec.rejected is not None:
+        worse = _column(frame, spec.rejected, "rejected", spec)
+        pairs = zip(out["label"], worse, strict=True)
+        out["label"] = pd.Series([{"chosen": a, "rejected": b} for a, b in pairs], index=frame.index)
     out["label"] = _cells(out["label"], task.targets.read, spec.label, spec)
     result = pd.DataFrame(out)
     result["group"] = result["group"].map(_text) if "group" in result else ""

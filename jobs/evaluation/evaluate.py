@@ -19,9 +19,10 @@ from jobs.predictor import Predictor
 from jobs.spec import EvaluationSpec
 from jobs.targets import Targets
 
-from . import footprint, robustness, slices
+from . import footprint, ranks, robustness, slices
 from .calibration import calibration
 from .footprint import Footprint
+from .ranks import RANK
 from .robustness import Robustness
 from .scorecard import Scorecard, score, score_others
 from .slices import BY, TOPIC
@@ -44,8 +45,8 @@ def answers(
 ) -> pd.DataFrame:
     """The test split as the model answers it: `input, true, label, confidence, scores, embedding, slice`.
 
-    `scores` are in the order of the version's labels, empty where the task has none. Columns that begin with BY hold
-    its slices and topic.
+    `scores` are in the order of the version's labels, empty where the task has none. `rank` is there where labels are
+    not listed: the place of the true one among the scores. Columns that begin with BY hold its slices and topic.
     """
     rows = data.rows(storage, TEST)
     outputs = predictor(list(rows["input"]))
@@ -60,6 +61,7 @@ def answers(
             "scores": [list(o.scores.values()) for o in outputs],
             "embedding": [o.embedding.astype(np.float32) for o in outputs],
             "slice": [NEW if index in newest else OLD for index in rows.index],
+            **({} if tasks.get(data.task).targets.LISTED else {RANK: ranks.ranks(list(rows["label"]), outputs)}),
             **by,
             BY + TOPIC: tasks.get(data.task).inputs.topics(list(rows["input"]), spec.topics),
         }
@@ -102,8 +104,11 @@ def score_of(
 
 def _scorecard(rows: pd.DataFrame, labels: tuple[str, ...], targets: Targets, spec: EvaluationSpec) -> Scorecard:
     right = (rows["true"] == rows["label"]).to_numpy()
+    labels = labels if targets.LISTED else ()
     found = slices.slices(rows, labels, spec.min_slice_rows)
-    shares = np.array(list(rows["scores"]))
+    shares = np.array(list(rows["scores"])) if targets.CLOSED else None
     card = score_of(list(rows["true"]), list(rows["label"]), labels, targets, spec, shares)
+    if RANK in rows:
+        card = replace(card, metrics={**card.metrics, **ranks.score(rows[RANK].to_numpy(), spec)})
     sure = calibration(rows["confidence"].to_numpy(float), right)
     return replace(card, calibration=sure, slices=found, gaps=slices.gaps(found))

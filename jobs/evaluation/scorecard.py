@@ -92,7 +92,7 @@ def score(
     draws = rng.multinomial(len(true), counts.ravel() / len(true), size=resamples)
     drawn = draws.reshape(resamples, *counts.shape)
     metrics = {
-        name: _interval(value, METRICS[name](tallies(drawn)), confidence)
+        name: interval(value, METRICS[name](tallies(drawn)), confidence)
         for name, value in of_labels(true, predicted).items()
     }
     if shares is not None:
@@ -128,7 +128,7 @@ def score_others(
     metrics = {}
     for name, metric in targets.METRICS.items():
         (each,) = metric.statistics(true, [predicted])
-        metrics[name] = _interval(metric.value(each.sum(0)), metric.value(drawn @ each), confidence)
+        metrics[name] = interval(metric.value(each.sum(0)), metric.value(drawn @ each), confidence)
     wanted, given = ([targets.found(target) for target in side] for side in (true, predicted))
     return Scorecard(rows, metrics, {label: _label_score(label, wanted, given) for label in labels}, tuple(labels), ())
 
@@ -152,11 +152,11 @@ def _by_share(
     drawn = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
     found = of_shares(true, shares)
     return {
-        name: _interval(value, SHARE_METRICS[name](true, shares, drawn), confidence) for name, value in found.items()
+        name: interval(value, SHARE_METRICS[name](true, shares, drawn), confidence) for name, value in found.items()
     }
 
 
-def _interval(value: Any, drawn: Values, confidence: float) -> Interval:
+def interval(value: Any, drawn: Values, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))

@@ -42,8 +42,8 @@ class Gap:
     """The most that slices of one column differ by, among those with enough rows.
 
     `accuracy`: highest less lowest. `predicted`: the same for the share of rows that got one label, of the label where
-    it is largest (demographic parity difference). `p_value`: chance that equal slices look as different in accuracy
-    (chi-square test).
+    it is largest (demographic parity difference); "" where there are no labels. `p_value`: chance that equal slices
+    look as different in accuracy (chi-square test).
     """
 
     column: str
@@ -93,7 +93,7 @@ def _slice(column: str, value: str, rows: pd.DataFrame, labels: Sequence[str], l
 
 def _gap(column: str, mine: Sequence[Slice]) -> Gap:
     best, worst = max(mine, key=lambda s: s.accuracy), min(mine, key=lambda s: s.accuracy)
-    shares = {label: [s.predicted[label] for s in mine] for label in mine[0].predicted}
+    shares = {label: [s.predicted[label] for s in mine] for label in mine[0].predicted} or {"": [0.0]}
     label = max(shares, key=lambda name: max(shares[name]) - min(shares[name]))
     return Gap(
         column=column,

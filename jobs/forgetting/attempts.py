@@ -16,6 +16,7 @@ from cluster.storage import Storage
 from cluster.tracking import Run
 from jobs import model, tasks, train
 from jobs.data.dataset import DatasetVersion
+from jobs.loop import Work
 from jobs.predictor import Predictor
 from jobs.spec import RetrainSpec, Spec
 from jobs.train import Trained
@@ -24,7 +25,8 @@ from . import anchor, blend, forgetting
 from .anchor import Anchor
 from .forgetting import Attempt, Forgetting, Measured, Recipe
 
-OpenRun = Callable[[], AbstractContextManager[Run]]
+OpenRun = Callable[[Work | None], AbstractContextManager[Run]]
+"""A run for a training, or for what trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def choose(
     kept: list[tuple[Trained, Run]] = []
 
     def attempt(recipe: Recipe) -> Attempt:
-        run = runs.enter_context(open_run())
         job = train.work(spec, data, storage, start, recipe)
+        run = runs.enter_context(open_run(job if recipe.blend == 1 else None))
         if recipe.blend < 1:
             trained = blended(kept[0][0], start, recipe, blends)
         else:

@@ -41,7 +41,9 @@ _WIDE_VOCABULARY = 5000
 
 
 def read(value: object, folder: Path) -> str:  # noqa: ARG001 - texts lie in no file of their own
-    """The cell itself."""
+    """The cell itself; messages of a conversation, as Parquet and JSONL have them, become JSON."""
+    if isinstance(value, list | np.ndarray) and len(value) and all(isinstance(part, dict) for part in value):
+        return json.dumps([{name: text for name, text in part.items() if text is not None} for part in value])
     return cell(value)
 
 

@@ -61,6 +61,7 @@ class Planned:
     need: Need
     reason: str
     device_bytes: int
+    on_gpu: bool
     duration: Duration | None
     cost: Energy | None
 
@@ -78,8 +79,14 @@ def make(spec: Spec, settings: Settings) -> Planned:
     sizes = {method: shapes.sizes(net) for method, net in nets.items()}
     kept = {method: _activations(net, spec) for method, net in nets.items()}
     every = tuple(need for m in methods for need in needs(spec, m, sizes[_trained(m)], kept[_trained(m)]))
-    own, device = sizes[spec.method.name], shapes.device_bytes(spec)
-    picked = zero.plan(spec, parameters=own.parameters, trainable=own.trainable, device_bytes=device)
+    own, device = sizes[_trained(spec.method.name)], shapes.device_bytes(spec)
+    picked = zero.plan(
+        spec,
+        parameters=own.parameters,
+        trainable=own.trainable,
+        device_bytes=device,
+        quantised=_quantised(own, spec.method.name),
+    )
     took = duration(spec, rows, Tracker(settings, spec.name).runs())
     return Planned(
         advice=advise(rows, sizes["full"].parameters, spec.method.name),
@@ -89,6 +96,7 @@ def make(spec: Spec, settings: Settings) -> Planned:
         need=next(n for n in every if (n.method, n.stage) == (spec.method.name, picked.stage)),
         reason=picked.reason,
         device_bytes=device,
+        on_gpu=spec.scaling.use_gpu,
         duration=took,
         cost=energy.used(took.seconds, spec.scaling, settings) if took else None,
     )
@@ -102,11 +110,12 @@ def needs(spec: Spec, method: str, sizes: Sizes, activations: int) -> tuple[Need
             stage,
             parameters=sizes.parameters,
             trainable=sizes.trainable,
-            workers=spec.scaling.workers,
+            workers=spec.scaling.fewest_workers,
             precision=spec.training.precision,
-            quantised=sizes.quantisable if method == "qlora" else 0,
+            quantised=_quantised(sizes, method),
+            offload=spec.training.offload,
         )
-        peak = states.peak(activations, accumulating=spec.gradient_accumulation_steps > 1)
+        peak = states.peak(activations, accumulating=spec.accumulation(spec.scaling.fewest_workers) > 1)
         made.append(Need(method, stage, states, activations, peak))
     return tuple(made)
 
@@ -132,12 +141,16 @@ def params(spec: Spec) -> dict[str, str]:
         "base_model": spec.base_model,
         "name": spec.method.name,
         "max_length": str(spec.training.max_length),
-        "workers": str(spec.scaling.workers),
+        "workers": spec.scaling.said_workers,
     }
 
 
 def _trained(method: str) -> str:
     return "lora" if method == "qlora" else method
+
+
+def _quantised(sizes: Sizes, method: str) -> int:
+    return sizes.quantisable if method == "qlora" else 0
 
 
 def _activations(net: Any, spec: Spec) -> int:

@@ -50,6 +50,18 @@ def activations(net: Any, spec: Spec) -> int:
 
     Counted in the model's own precision by saved-tensor hooks, each storage once; weights are not among them.
     """
+    if spec.training.activation_checkpointing and net.supports_gradient_checkpointing:
+        whole = activations(net, spec.with_values({"training.activation_checkpointing": False}))
+        layers = max(1, getattr(net.config, "num_hidden_layers", 1))
+        # What is kept between layers, and of one of them all: it is computed again when its gradients are.
+        model.checkpointing(net)
+        between = _kept(net, spec)
+        net.activation_checkpointing_disable()
+        return between + (whole - between) // layers
+    return _kept(net, spec)
+
+
+def _kept(net: Any, spec: Spec) -> int:
     import torch
 
     weights = {w.untyped_storage()._cdata for w in (*net.parameters(), *net.buffers())}  # noqa: SLF001 - its identity
@@ -74,4 +86,4 @@ def device_bytes(spec: Spec) -> int:
 
     if spec.scaling.use_gpu and torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // spec.scaling.workers
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // spec.scaling.most_workers

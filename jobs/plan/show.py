@@ -20,7 +20,7 @@ def plan(made: Planned) -> str:
 def mend(made: Planned) -> str:
     """The cheapest way to make it fit that is offered here."""
     method, device = made.need.method, made.device_bytes
-    fitting = [n for n in made.needs if n.peak <= device and n.method != "qlora"]
+    fitting = [n for n in made.needs if n.peak <= device and (n.method != "qlora" or made.on_gpu)]
     if not fitting:
         return "a smaller training.micro_batch_size or max_length, more workers, or larger devices"
     best = min(fitting, key=lambda n: (n.method != method, n.stage))
@@ -49,7 +49,7 @@ def _memory(made: Planned) -> str:
     return f"""{show.table(f"memory of one device, which has {_size(made.device_bytes)}", head, rows)}
 * {need.method} with ZeRO stage {need.stage}: {parts}
   ({made.reason}); not all of it is there at once
-! does not fit. QLoRA is computed only: it is not offered here yet. Python, torch and Ray come on top."""
+! does not fit. QLoRA needs a GPU. Python, torch and Ray come on top."""
 
 
 def _cell(need: Need, made: Planned) -> str:

@@ -23,8 +23,8 @@ def bundles(workers: int, cpus: int, *, gpu: bool) -> list[dict[str, float]]:
 
 
 def run(work: Work, report: Report) -> None:
-    """Train on `spec.scaling.workers` workers inside a Tune trial; only the first reports."""
-    workers = work.spec.scaling.workers
+    """Train on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
+    workers = work.spec.scaling.most_workers
     if workers == 1:
         with alone():
             _loop(work, 0, report)
@@ -53,20 +53,20 @@ def _start(work: Work, address: str) -> list[Any]:
         member.options(
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
         ).remote(kept, address, rank)
-        for rank in range(1, scaling.workers)
+        for rank in range(1, scaling.most_workers)
     ]
 
 
 def _member(work: Work, address: str, rank: int, report: Report | None = None) -> None:
     scaling = work.spec.scaling
     backend = "nccl" if scaling.use_gpu else "gloo"
-    with _joined(backend, address, rank, scaling.workers):
+    with _joined(backend, address, rank, scaling.most_workers):
         _loop(work, rank, report or _silent)
 
 
 def _loop(work: Work, rank: int, report: Report) -> None:
     scaling = work.spec.scaling
-    loop.run(work, rank=rank, world=scaling.workers, threads=scaling.cpus_per_worker, report=report)
+    loop.run(work, rank=rank, world=scaling.most_workers, threads=scaling.cpus_per_worker, report=report)
 
 
 def _silent(metrics: dict[str, Any], checkpoint: Path | None) -> None:

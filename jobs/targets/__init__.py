@@ -1,5 +1,6 @@
 """What models give. Labels, predictions and true labels are strings wherever they are kept or sent: one label, a set of
-labels, marked spans of a text, or a text.
+labels, marked spans of a text, a text, one of
+many known texts, or two texts of which one is better.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Metric:
 
 
 class Targets(Protocol):
-    """One kind of target; `label.py`, `labels.py`, `spans.py` and `text.py` are the modules that are one."""
+    """One kind of target; the modules beside this are one each."""
 
     @property
     def NAME(self) -> str: ...  # noqa: N802 - a module's constant, as are the next ones
@@ -39,6 +40,10 @@ class Targets(Protocol):
     @property
     def CLOSED(self) -> bool:  # noqa: N802
         """Whether each target is one of the labels: only then are there confusions, rare labels and doubtful ones."""
+
+    @property
+    def LISTED(self) -> bool:  # noqa: N802
+        """Whether labels are few enough to be counted and shown one by one: not where each is a text of its own."""
 
     @property
     def LEAST(self) -> int:  # noqa: N802

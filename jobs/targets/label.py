@@ -12,7 +12,7 @@ from jobs.inputs import texts
 
 from . import Found, Metric, Values
 
-NAME, CLOSED, LEAST = "label", True, 2  # a classifier needs two classes
+NAME, CLOSED, LISTED, LEAST = "label", True, True, 2  # a classifier needs two classes
 
 PREDICTED = "predicted label"
 

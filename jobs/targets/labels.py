@@ -16,7 +16,7 @@ from jobs.inputs import texts
 
 from . import EXACT_MATCH, Found, Metric, Values, exact_match, f1
 
-NAME, CLOSED, LEAST = "labels", False, 1
+NAME, CLOSED, LISTED, LEAST = "labels", False, True, 1
 
 SEPARATOR, NOTHING = "|", "none"
 

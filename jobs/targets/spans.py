@@ -19,7 +19,7 @@ from jobs.inputs import texts
 
 from . import EXACT_MATCH, Found, exact_match, f1
 
-NAME, CLOSED, LEAST = "spans", False, 1
+NAME, CLOSED, LISTED, LEAST = "spans", False, True, 1
 
 _SHAPE = 'is no list of spans, such as [{"start": 0, "end": 5, "label": "PER"}]'
 

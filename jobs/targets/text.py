@@ -19,7 +19,7 @@ from jobs.inputs import texts
 
 from . import EXACT_MATCH, Found, Metric, Values, exact_match, mean
 
-NAME, CLOSED, LEAST = "text", False, 0
+NAME, CLOSED, LISTED, LEAST = "text", False, True, 0
 
 _ORDERS = range(1, 7)  # of character n-grams in chrF
 _BETA = 2.0  # recall counts twice as much as precision

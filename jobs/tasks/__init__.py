@@ -18,6 +18,8 @@ TASKS = {
     "speech-to-text": "speech_to_text",
     "text-generation": "text_generation",
     "text2text-generation": "text2text_generation",
+    "preference-tuning": "preference_tuning",
+    "sentence-similarity": "sentence_similarity",
 }
 
 

@@ -144,10 +144,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Tokens of an input and of an answer that is a text; longer ones are cut."""
+    """Tokens of an input and of an answer that is a text; longer ones are cut.
+
+    `beta`: how strongly preferences hold a model to its reference. `packing`: whether rows to learn from are put one
+    after another.
+    """
 
     input: int
     answer: int
+    beta: float = 0.1
+    packing: bool = False
 
 
 def no_explanation(self: Any, *given: Any, **_: Any) -> NoReturn:  # noqa: ARG001 - a method of tasks

@@ -60,7 +60,8 @@ class TextClassification:
     def embed(self, answer: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The mean of the last layer over the tokens that are no padding, shape (rows, hidden)."""
         weight = batch["attention_mask"].unsqueeze(-1)
-        return (answer.hidden_states[-1].float() * weight).sum(1) / weight.sum(1)
+        last = answer.hidden_states[-1][:, -weight.shape[1] :]  # without a learned prompt in front
+        return (last.float() * weight).sum(1) / weight.sum(1)
 
     write = writes_nothing
 

@@ -53,11 +53,16 @@ class TextGeneration(TextClassification):
         del labels
         ids = [prompt(processor, given)[-bounds.input :] for given in inputs]
         after = None if targets is None else writing.endings(processor, targets, bounds.answer)
-        return writing.Sequences(ids, after, processor.pad_token_id, joint=True)
+        most = bounds.input + bounds.answer if bounds.packing else None
+        return writing.Sequences(ids, after, processor.pad_token_id, joint=True, most=most)
 
     def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = net(**{name: part for name, part in batch.items() if name != "labels"}).logits
-        return writing.losses(logits[:, :-1], batch["labels"][:, 1:])
+        given = {name: part for name, part in batch.items() if name not in {"labels", "rows"}}
+        owners = batch.get("rows")
+        # What would be kept for a next token is not needed, but where a model is only measured: without it transformers
+        # looks at positions, which are not there then. A learned prompt in front is not judged.
+        logits = net(**given, use_cache=given["input_ids"].is_meta).logits[:, -batch["labels"].shape[1] :]
+        return writing.losses(logits[:, :-1], batch["labels"][:, 1:], None if owners is None else owners[:, 1:])
 
     def answer(
         self, net: Any, processor: Any, labels: Sequence[str], batch: dict[str, torch.Tensor], bounds: Bounds

@@ -116,6 +116,7 @@ class TokenClassification(TextClassification):
 
         wanted = batch["labels"]
         logits = net(**{name: part for name, part in batch.items() if name != "labels"}).logits.float()
+        logits = logits[:, -wanted.shape[1] :]  # without a learned prompt in front
         each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         counted = (wanted != _SKIPPED).float()
         words = counted.sum(1).clamp(min=1)
@@ -131,7 +132,8 @@ class TokenClassification(TextClassification):
         del processor, bounds
         given = {name: part for name, part in batch.items() if name != "words"}
         said = net(**given, output_hidden_states=True)
-        shares = torch.softmax(said.logits.float(), dim=-1).cpu().numpy()
+        logits = said.logits[:, -given["input_ids"].shape[1] :]
+        shares = torch.softmax(logits.float(), dim=-1).cpu().numpy()
         embeddings, known, made = self.embed(said, given).cpu().numpy(), tags(labels), []
         for row, words, embedding in zip(shares, batch["words"].cpu().numpy(), embeddings, strict=True):
             there = words[words[:, 0] >= 0]

@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import TrainingError
+
 from .task import Bounds, Output, Piece, Sampling
 
 if TYPE_CHECKING:
     import torch
+
+_APART = 1e-2  # relative difference of losses: what the order of additions and half precision make
 
 SKIPPED = -100  # tokens that are not learned: torch's cross entropy leaves them out
 
@@ -33,6 +37,8 @@ class Sequences:
     targets: list[list[int]] | None
     pad: int
     joint: bool
+    most: int | None = None
+    """Tokens up to which rows to learn from are put one after another."""
 
     @property
     def lengths(self) -> list[int]:
@@ -46,16 +52,69 @@ class Sequences:
         """`input_ids`, `attention_mask`, (rows, longest), and to learn from `labels`, SKIPPED where none is."""
         from jobs import batches
 
-        ids = [self.ids[i] for i in rows]
         if self.targets is None:
-            tokens, mask = batches.padded(ids, self.pad, left=self.joint)
+            tokens, mask = batches.padded([self.ids[i] for i in rows], self.pad, left=self.joint)
             return {"input_ids": tokens, "attention_mask": mask}
-        targets = [self.targets[i] for i in rows]
-        whole = [a + b for a, b in zip(ids, targets, strict=True)] if self.joint else ids
-        wanted = [[SKIPPED] * len(a) + b for a, b in zip(ids, targets, strict=True)] if self.joint else targets
-        tokens, mask = batches.padded(whole, self.pad)
-        labels, _ = batches.padded(wanted, SKIPPED)
-        return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+        made = [self.row(i) for i in rows]
+        return filled(made, self.pad) if self.most is None else packed(made, self.pad, self.most)
+
+    def row(self, at: int) -> tuple[list[int], list[int]]:
+        """Tokens of a row to learn from, and what is learned of them."""
+        assert self.targets is not None
+        ids, target = self.ids[at], self.targets[at]
+        return (ids + target, [SKIPPED] * len(ids) + target) if self.joint else (ids, target)
+
+
+def filled(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask`, (rows, longest), and `labels`, SKIPPED where none is."""
+    from jobs import batches
+
+    tokens, mask = batches.padded([ids for ids, _ in rows], pad)
+    labels, _ = batches.padded([wanted for _, wanted in rows], SKIPPED)
+    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+
+
+def packed(rows: Sequence[tuple[list[int], list[int]]], pad: int, most: int) -> dict[str, torch.Tensor]:
+    """`input_ids`, `position_ids`, `labels` and `rows`, all (packed rows, longest): of each token where it is in its
+    row, and which row that is, -1 for what fills up.
+
+    There is no mask: by it a model of transformers' sees that positions begin anew, and keeps rows apart.
+    """
+    import torch
+
+    from jobs import batches
+
+    parts = batches.packed([len(ids) for ids, _ in rows], most)
+    tokens, _ = batches.padded([[t for row in part for t in rows[row][0]] for part in parts], pad)
+    # The first token of a row follows on another row's: it is not learned.
+    labels, _ = batches.padded([[t for row in part for t in (SKIPPED, *rows[row][1][1:])] for part in parts], SKIPPED)
+    positions, _ = batches.padded([[at for row in part for at in range(len(rows[row][0]))] for part in parts], 0)
+    owners, _ = batches.padded([[row for row in part for _ in rows[row][0]] for part in parts], -1)
+    return {"input_ids": tokens, "position_ids": positions, "labels": labels, "rows": owners.to(torch.long)}
+
+
+def require_apart(net: Any, data: Sequences) -> None:
+    """Raises TrainingError where a model reads across rows that are packed, by the losses of the two shortest."""
+    import torch
+
+    device = next(net.parameters()).device
+    shortest = np.argsort(data.lengths, kind="stable")[:2]
+    training = net.training
+    net.eval()
+    with torch.no_grad():
+        found = []
+        for one in (data, replace(data, most=None)):
+            batch = {name: part.to(device) for name, part in one.batch(shortest).items()}
+            wanted, owners = batch.pop("labels"), batch.pop("rows", None)
+            logits = net(**batch, use_cache=False).logits
+            found.append(losses(logits[:, :-1], wanted[:, 1:], None if owners is None else owners[:, 1:])[0])
+    net.train(training)
+    if not torch.allclose(*found, rtol=_APART, atol=_APART):
+        raise TrainingError(
+            f"a {net.config.model_type} model reads across packed rows",
+            where="data.packing",
+            mend="data.packing: false",
+        )
 
 
 def endings(tokenizer: Any, targets: Sequence[str], most: int) -> list[list[int]]:
@@ -64,18 +123,25 @@ def endings(tokenizer: Any, targets: Sequence[str], most: int) -> list[list[int]
     return [[*ids, tokenizer.eos_token_id] for ids in made]
 
 
-def losses(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def losses(
+    logits: torch.Tensor, wanted: torch.Tensor, owners: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of each row and share of its tokens that are the likeliest: means over what is not SKIPPED.
 
-    `logits`: (rows, tokens, vocabulary), `wanted`: (rows, tokens), in step.
+    `logits`: (rows, tokens, vocabulary), `wanted`: (rows, tokens), in step; as are the `owners` of packed tokens.
     """
     import torch
 
     each = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), wanted, reduction="none")
     counted = (wanted != SKIPPED).float()
-    tokens = counted.sum(1).clamp(min=1)
     right = (logits.detach().argmax(-1) == wanted).float() * counted
-    return each.sum(1) / tokens, right.sum(1) / tokens
+    if owners is None:
+        sums = [part.sum(1) for part in (each, right, counted)]
+    else:
+        at, rows = owners.clamp(min=0).flatten(), int(owners.max()) + 1  # what fills up adds nothing to row 0
+        sums = [part.new_zeros(rows).index_add(0, at, part.flatten()) for part in (each, right, counted)]
+    tokens = sums[2].clamp(min=1)
+    return sums[0] / tokens, sums[1] / tokens
 
 
 def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bounds) -> list[Output]:
@@ -85,8 +151,10 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
     """
     import torch
 
-    made = net.generate(
-        **batch,
+    decodes = not net.config.is_encoder_decoder
+    writer, given = _prompted(net, batch) if hasattr(net, "peft_config") and decodes else (net, batch)
+    made = writer.generate(
+        **given,
         max_new_tokens=bounds.answer,
         do_sample=False,
         num_beams=1,
@@ -109,11 +177,33 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
     ]
 
 
+def _prompted(net: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The model without its learned prompt, and inputs with the prompt right in front of each row's first token.
+
+    PEFT puts it in front of what fills a row up on the left, so that an answer would depend on the rows beside it.
+    """
+    import torch
+
+    if not net.active_peft_config.is_prompt_learning:
+        return net, batch
+    tokens, mask = batch["input_ids"], batch["attention_mask"]
+    embedded, prompts = net.word_embeddings(tokens), net.get_prompt(len(tokens))
+    begins = (mask.shape[1] - mask.sum(1)).tolist()
+    rows = [
+        torch.cat([row[:at], prompt.to(row.dtype), row[at:]])
+        for row, prompt, at in zip(embedded, prompts, begins, strict=True)
+    ]
+    whole = torch.stack(rows)
+    there = torch.arange(whole.shape[1], device=mask.device) >= torch.tensor(begins, device=mask.device)[:, None]
+    return net.get_base_model(), {"inputs_embeds": whole, "attention_mask": there.to(mask.dtype)}
+
+
 def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
     """What a causal model writes after `ids`, a token a step: between two of them others may use it."""
     import torch
 
     device = next(net.parameters()).device
+    plain = net.get_base_model() if hasattr(net, "peft_config") else net
     draw = torch.Generator(device)
     draw.manual_seed(random.getrandbits(63) if sampling.seed is None else sampling.seed)
     step, cache, embedding = torch.tensor([list(ids)], device=device), None, None
@@ -121,9 +211,11 @@ def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> 
     said, chance = "", 0.0
     while True:
         with torch.inference_mode():
-            made = net(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=embedding is None)
+            # A learned prompt stands in front once, and is in the cache from then on.
+            ask = net if cache is None else plain
+            made = ask(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=embedding is None)
             if embedding is None:
-                embedding = made.hidden_states[-1][0].float().mean(0).cpu().numpy()
+                embedding = made.hidden_states[-1][0, -len(ids) :].float().mean(0).cpu().numpy()
             cache, logits = made.past_key_values, made.logits[0, -1].float()
             token = _drawn(logits, sampling, draw)
             chance += float(logits.log_softmax(-1)[token])
@@ -166,7 +258,8 @@ def _embedded(made: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     encoder = getattr(made, "encoder_hidden_states", None)
     last = (encoder[-1] if encoder is not None else made.hidden_states[0][-1]).float()
     mask = batch.get("attention_mask")
-    if mask is None or mask.shape[1] != last.shape[1]:  # a speech encoder hears all of its input
+    if mask is None or mask.shape[1] > last.shape[1]:  # a speech encoder hears all of its input
         return last.mean(1)
+    last = last[:, -mask.shape[1] :]  # without a learned prompt in front
     weight = mask.unsqueeze(-1)
     return (last * weight).sum(1) / weight.sum(1)

@@ -84,7 +84,7 @@ def run(spec: Spec, place: Place, given: Sequence[Policy], label_delay: int, emb
     tasks.require_labels(spec.task, "a backtest")
     replay, version = gather(spec, place.storage, place.registry, embed)
     retrains = Journal(place.storage).entries(spec.name, journal.RETRAIN)
-    price = budget.cost(retrains, journal.utc_now(), spec.scaling.workers).price
+    price = budget.cost(retrains, journal.utc_now(), spec.scaling.most_workers).price
     return compare(replay, given, spec, version=version.version, label_delay=label_delay, price=price)
 
 

@@ -51,7 +51,7 @@ def test_what_is_sent_elsewhere_holds_nothing_of_this_machine_and_no_password(tm
     sent = remote_environment(place)
     assert sent["REHONE_STORAGE"] == "s3://bucket"
     assert sent["MLFLOW_TRACKING_URI"] == "http://m:5"
-    assert not sent.keys() & {"REHONE_SPOOL", "RAY_API_SERVER_ADDRESS", "DS_ACCELERATOR", "PYTHONPATH"}
+    assert not sent.keys() & {"REHONE_SPOOL", "RAY_API_SERVER_ADDRESS", "PYTHONPATH"}
     secret = Settings(storage=str(tmp_path), tracking_uri="postgresql://me:hush@db/x")
     assert "hush" not in str(worker_environment(secret))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,12 +13,11 @@ lengths = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 
 
 @given(lengths, st.integers(1, 24), st.integers(0, 3))
-def test_each_row_comes_once_an_epoch_apart_from_the_fill_up(sizes, batch, seed) -> None:
+def test_each_row_comes_once_an_epoch_in_batches_of_like_size(sizes, batch, seed) -> None:
     plan = batches.epoch(sizes, batch, seed)
-    seen = np.concatenate(plan)
+    assert sorted(np.concatenate(plan)) == list(range(len(sizes)))
     assert len(plan) == -(-len(sizes) // batch)
-    assert set(seen) == set(range(len(sizes)))
-    assert len(seen) - len(set(seen)) == -len(sizes) % batch
+    assert {len(sizes) // len(plan), -(-len(sizes) // len(plan))} >= set(map(len, plan))
     again = batches.epoch(sizes, batch, seed)
     assert all((a == b).all() for a, b in zip(plan, again, strict=True))
 
@@ -24,9 +25,20 @@ def test_each_row_comes_once_an_epoch_apart_from_the_fill_up(sizes, batch, seed)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
 def test_ranks_share_a_batch_and_take_as_many_steps(world, micro, steps) -> None:
     batch = np.arange(world * micro * steps)
-    parts = [batches.micro_batches(batch, rank, world, micro) for rank in range(world)]
+    parts = [list(batches.micro_batches(batch, rank, world, steps)) for rank in range(world)]
     assert {len(part) for part in parts} == {steps}
-    assert sorted(np.concatenate([row for part in parts for row in part])) == list(batch)
+    assert sorted(np.concatenate([rows for part in parts for rows, _ in part])) == list(batch)
+    assert {(len(rows), share) for part in parts for rows, share in part} == {(micro, 1.0)}
+
+
+@given(st.lists(st.floats(-9, 9), min_size=1, max_size=50), st.integers(1, 7), st.integers(1, 6))
+def test_the_ranks_means_come_to_the_mean_over_the_batch(losses, world, micro) -> None:
+    batch, each = np.arange(len(losses)), np.asarray(losses)
+    accumulation = math.ceil(math.ceil(len(batch) / world) / micro)
+    parts = [part for rank in range(world) for part in batches.micro_batches(batch, rank, world, accumulation)]
+    assert len(parts) == world * accumulation
+    assert max(len(rows) for rows, _ in parts) <= micro
+    assert np.isclose(np.mean([share * each[rows].mean() for rows, share in parts]), each.mean())
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 8))

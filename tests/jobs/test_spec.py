@@ -12,6 +12,8 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
     ("part", "said"),
     [
         ({"training": {"global_batch_size": 33}}, "no multiple of scaling.workers x training.micro_batch_size"),
+        ({"scaling": {"workers": [4, 2]}}, "[fewest, most] is turned round: [2, 4]"),
+        ({"scaling": {"workers": [1, 99]}}, "global_batch_size 32 has no row for each of 99 workers"),
         ({"evaluation": {"metric": "bleu"}}, "'bleu' is none of accuracy, macro_f1"),
         ({"data": {"source": "a", "split": {"by": "group"}}}, "split.by: group needs data.group"),
         ({"data": {"source": "a", "split": {"by": "time"}}}, "split.by: time needs data.time"),
@@ -38,6 +40,38 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
         ({"sweep": {"scheduler": "pbt"}}, "population-based training is not supported"),
         ({"serving": {"engine": "vllm"}}, "vLLM is not supported here; texts are written by torch"),
         ({"sweep": {"workers": 3}}, "no multiple of sweep.workers x training.micro_batch_size"),
+        ({"training": {"precision": "fp16"}}, "training.precision: fp16 needs a GPU (scaling.use_gpu: true)"),
+        ({"training": {"offload": "optimizer"}}, "training.offload: optimizer needs a GPU (scaling.use_gpu: true)"),
+        (
+            {"training": {"offload": "parameters", "zero_stage": 2}, "scaling": {"use_gpu": True}},
+            "zero_stage 2: method lora in fp32 with offload: parameters goes with stage 3",
+        ),
+        (
+            {"training": {"precision": "bf16", "zero_stage": 0}},
+            "zero_stage 0: method lora in bf16 with offload: none goes with stage 1 to 3",
+        ),
+        ({"method": {"name": "qlora"}}, "method.name: qlora needs a GPU (scaling.use_gpu: true)"),
+        (
+            {"method": {"name": "qlora"}, "scaling": {"use_gpu": True}, "training": {"offload": "parameters"}},
+            "training.offload: parameters shards weights, which method qlora has whole",
+        ),
+        (
+            {"method": {"name": "prompt-tuning"}, "training": {"zero_stage": 3}},
+            "zero_stage 3: method prompt-tuning in fp32 with offload: none goes with stage 0 to 2",
+        ),
+        ({"method": {"name": "prefix-tuning"}}, "prefix-tuning is not supported; use prompt-tuning"),
+        (
+            {"task": "preference-tuning", "method": {"name": "full"}},
+            "preference-tuning needs an adapter: what the model would say without it is the reference",
+        ),
+        (
+            {"data": {"source": "a", "rejected": "worse"}},
+            "data.rejected is for preference-tuning, text-classification learns from one answer",
+        ),
+        (
+            {"data": {"source": "a", "packing": True}},
+            "data.packing is for text-generation and its weights, not for text-classification with lora",
+        ),
         ({"name": "Not A Name"}, "String should match pattern"),
         ({"training": {"learning_rate": float("nan")}}, "finite number"),
         ({"monitoring": {"looks": 1000}}, "false_alarm_rate / looks is 5e-05, below 0.0001: ask for fewer looks"),
@@ -82,4 +116,4 @@ def test_a_project_that_lies_elsewhere_has_the_same_hash() -> None:
 
 def test_accumulation_follows_from_the_batches() -> None:
     spec = Spec.model_validate(BASE | {"training": {"global_batch_size": 128, "micro_batch_size": 16}})
-    assert spec.gradient_accumulation_steps == 4
+    assert [spec.accumulation(workers) for workers in (1, 2, 3, 8)] == [8, 4, 3, 1]

@@ -126,6 +126,7 @@ def test_a_killed_worker_costs_nothing_but_time(ray_session: str, spec: Spec, pl
     steps = [row["step"] for row in trained.curve]
     assert steps[-1] == 7 * 12
     assert steps == sorted(set(steps))
+    assert len(run.history("train_loss")) <= len(steps) + 1  # the last report before, once more, and none before it
     assert trained.curve == fit(spec, place).curve  # to the last bit: what came after is as if nothing had been
 
 

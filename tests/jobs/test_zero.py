@@ -11,8 +11,9 @@ MIB = 2**20
 
 
 def spec(**training: object) -> Spec:
-    base = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}, "training": training}
-    return Spec.model_validate(base | {"scaling": {"workers": 4}, "training": {"micro_batch_size": 8, **training}})
+    base = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
+    scaling = {"workers": 4, "use_gpu": "offload" in training}
+    return Spec.model_validate(base | {"scaling": scaling, "training": {"micro_batch_size": 8, **training}})
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,36 @@ def test_no_more_than_everything_is_held_at_once(
     assert made.peak(activations, accumulating=False) <= peak
 
 
+@pytest.mark.parametrize(
+    ("training", "stage", "said"),
+    [
+        ({}, 0, "needs 5120 MiB of the 50000 MiB kept for model states"),
+        ({"precision": "bf16"}, 1, "precision: bf16 begins with stage 1"),
+        ({"offload": "optimizer"}, 1, "offload: optimizer begins with stage 1"),
+        ({"offload": "parameters"}, 3, "offload: parameters begins with stage 3"),
+    ],
+)
+def test_what_is_asked_for_says_where_the_stages_begin(training: dict[str, object], stage: int, said: str) -> None:
+    weights = 1024 * MIB // 4
+    made = zero.plan(spec(**training), parameters=weights, trainable=weights, device_bytes=100_000 * MIB)
+    assert (made.stage, said in made.reason) == (stage, True), made.reason
+
+
+def test_a_stage_says_what_the_one_below_it_would_need() -> None:
+    weights = 1024 * MIB // 4
+    made = zero.plan(spec(), parameters=weights, trainable=weights, device_bytes=4_800 * MIB)
+    assert made.reason == "needs 2112 MiB of the 2400 MiB kept for model states, stage 1 2880 MiB"
+
+
+@given(st.integers(1, 10**10), st.sampled_from(["optimizer", "parameters"]))
+def test_what_is_offloaded_is_not_the_devices(weights: int, offload: str) -> None:
+    stage = 3 if offload == "parameters" else 1
+    size = {"parameters": weights, "trainable": weights, "workers": 4}
+    here, away = zero.states(stage, **size), zero.states(stage, **size, offload=offload)
+    assert (away.optimizer, away.weights) == (0, 0 if offload == "parameters" else here.weights)
+    assert zero.config(spec(offload=offload), stage, 4)["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+
+
 def test_a_named_stage_is_taken_as_it_is() -> None:
     assert zero.plan(spec(zero_stage=2), parameters=1, trainable=1, device_bytes=1) == zero.Plan(2, "named in the spec")
 
@@ -81,6 +112,7 @@ def test_more_memory_never_asks_for_a_higher_stage(parameters: int, share: float
 
 
 def test_the_batches_add_up() -> None:
-    made = zero.config(spec(global_batch_size=64), 2)
-    assert made["train_batch_size"] == 4 * made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"]
+    for workers in (1, 2, 4):
+        made = zero.config(spec(global_batch_size=64), 2, workers)
+        assert workers * made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"] == 64
     assert made["zero_optimization"]["stage"] == 2

@@ -227,20 +227,9 @@ def test_pods_have_the_environment_that_rehone_sets_elsewhere() -> None:
     (made,) = yaml.safe_load((K8S / "base/common/kustomization.yaml").read_text())["configMapGenerator"]
     written = (K8S / "base/common/environment.env").read_text().splitlines()
     lines = [line.split("=", 1) for line in [*written, *made["literals"]] if line and not line.startswith("#")]
-    # Which accelerator there is says the place: the dev overlay's, and each RayJob's own environment.
-    wanted = {k: v for k, v in session._ENVIRONMENT.items() if k != "DS_ACCELERATOR"}
-    assert dict(lines) == wanted | session.NODE_ENVIRONMENT, "k8s/base/common and cluster/session.py differ"
-
-
-def test_nodes_with_a_gpu_use_it_whatever_the_place_says_of_others(tmp_path: Path) -> None:
-    things = assembled(tmp_path, "gpu")  # of the dev overlay, whose place says cpu
-    cluster = next(thing for thing in things if thing["kind"] == "RayCluster")
-
-    def accelerator(group: str) -> str:
-        pod = kuberay.worker(cluster, group, 0)
-        return kuberay.environment(pod, pod["spec"]["containers"][0], things)["DS_ACCELERATOR"]
-
-    assert (accelerator("cpu"), accelerator("gpu")) == ("cpu", "cuda")
+    assert dict(lines) == session._ENVIRONMENT | session.NODE_ENVIRONMENT, (
+        "k8s/base/common and cluster/session.py differ"
+    )
 
 
 @EVERY

@@ -42,7 +42,7 @@ def test_a_plan_starts_and_writes_nothing(spec: Spec, tmp_path: Path) -> None:
     said = show.plan(made)
     assert "112 training rows: under 1,000 LoRA" in said
     assert "no past run of this project" in said
-    assert "QLoRA is computed only" in said
+    assert "QLoRA needs a GPU" in said
 
 
 def test_what_does_not_fit_is_marked_with_what_would(spec: Spec, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def spec(task: str, folder: Path, rows: int = 400, **values: Any) -> Spec:
         "task": task,
         "base_model": str(base),
         "data": {"source": str(folder / "data.csv"), "near_duplicates": None},
-        "method": {"name": "full"},
+        "method": {"name": "lora" if task == "preference-tuning" else "full"},
         "training": {"micro_batch_size": 16, "global_batch_size": 16, "evaluations_per_epoch": 1} | training,
         "scaling": {"workers": 1},
         "evaluation": {"bootstrap": 50, "robustness_rows": 10},
@@ -84,6 +84,27 @@ def outlines(file: Path, rows: int) -> None:
     for row in _addresses(rows):
         first = [said.get(span.label, "further") for span in spans.spans(row["spans"])[:3]]
         made.append((row["text"], " then ".join(first)))
+    _write(file, made)
+
+
+def choices(file: Path, rows: int) -> None:
+    """An address, its own outline and the commonest of the others: two answers of which the first is better."""
+    outlines(file, rows)
+    with file.open(newline="", encoding="utf-8") as lines:
+        read = [(row["text"], row["label"]) for row in csv.DictReader(lines)]
+    (most, _), (next_, _) = Counter(label for _, label in read).most_common(2)
+    wrong = {most: next_}
+    _write(file, [(given, json.dumps({"chosen": right, "rejected": wrong.get(right, most)})) for given, right in read])
+
+
+def streets(file: Path, rows: int) -> None:
+    """An address, and what it is known as elsewhere: its street and place, in another order and other words around."""
+    made = []
+    for row in _addresses(rows):
+        found = {s.label: row["text"][s.start : s.end].strip(" ,.") for s in spans.spans(row["spans"])}
+        known = [found[part] for part in ("PlaceName", "StreetName") if part in found]
+        if known:
+            made.append((row["text"], f"the street in {' '.join(known)}".lower()))
     _write(file, made)
 
 
@@ -152,7 +173,7 @@ def tones(file: Path, rows: int, longest: int = 4) -> None:
     rng = np.random.default_rng(0)
     pitches = {"a": 400, "b": 900, "c": 1800}
     moments = np.arange(int(0.08 * audio.RATE)) / audio.RATE
-    made = {}
+    made: dict[str, str] = {}
     while len(made) < rows:
         word = "".join(rng.choice(list(pitches), rng.integers(1, longest + 1)))
         parts = [np.sin(2 * np.pi * pitches[letter] * moments) * np.hanning(len(moments)) for letter in word]
@@ -252,6 +273,12 @@ PROJECTS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], None], d
     "speech-to-text": (partial(tones, longest=2), whisper, {"epochs": 20, "learning_rate": 3e-3, "max_answer": 8}),
     "text-generation": (
         outlines,
+        llama,
+        {"epochs": 6, "learning_rate": 5e-3, "max_length": 48, "max_answer": 8},
+    ),
+    "sentence-similarity": (streets, bert, {"epochs": 4, "learning_rate": 2e-3, "max_length": 48}),
+    "preference-tuning": (
+        choices,
         llama,
         {"epochs": 6, "learning_rate": 5e-3, "max_length": 48, "max_answer": 8},
     ),

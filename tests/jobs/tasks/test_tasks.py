@@ -91,7 +91,8 @@ def test_from_rows_to_answers_and_a_window(task: str, place: Place, process_grou
     spec = projects.spec(task, tmp_path / "project")
     published = trained(spec, place, tmp_path / "kept")
     card = published.scorecards["old"]
-    assert set(card.metrics) == set(tasks.get(task).targets.METRICS)
+    metrics = set(tasks.get(task).targets.METRICS)
+    assert set(card.metrics) == metrics | (set() if tasks.get(task).targets.LISTED else {"recall_at_10", "mrr_at_10"})
     # The gate holds a first version against always giving the commonest answer.
     verdict = promotion.settle(spec, place, published.version)
     assert verdict.promote, verdict.reasons
@@ -115,6 +116,9 @@ def test_from_rows_to_answers_and_a_window(task: str, place: Place, process_grou
         422,
         "the task has no explanations (they are of tasks whose answer is one label)",
     )
+    if task == "sentence-similarity":
+        said = server.post("/v1/embeddings", {"model": spec.name, "input": inputs[:2]}).json()["data"]
+        assert [np.linalg.norm(one["embedding"]) for one in said] == pytest.approx([1, 1], rel=1e-5)
     server.spool.flush(tables(place.storage))
     window = next_window(place.storage, spec.name, server.engine.version.version, 20)
     assert window is not None
@@ -147,8 +151,11 @@ def test_a_wrong_true_label_is_refused_by_what_is_wrong_with_it(tmp_path: Path) 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     spec = projects.spec("text2text-generation", tmp_path / "project")
-    with pytest.raises(UserError, match="a t5 model is none for text-generation"):
-        model.check(spec.with_values({"task": "text-generation"}))
+    for task in ("text-generation", "sentence-similarity"):
+        with pytest.raises(UserError, match=f"a t5 model is none for {task}"):
+            model.check(
+                spec.with_values({"task": task, "evaluation.metric": next(iter(tasks.get(task).targets.METRICS))})
+            )
 
 
 def test_what_needs_one_label_says_so(place: Place, tmp_path: Path) -> None:
