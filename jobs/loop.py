@@ -225,7 +225,7 @@ def _validate(
     """(loss, accuracy) over all ranks' rows; of a target of several parts accuracy is the share that is right."""
     engine.eval()
     task = tasks.get(spec.task)
-    sums = torch.zeros(3, dtype=torch.float64, device=engine.device)  # NCCL adds up what is on GPUs alone
+    sums = torch.zeros(3, dtype=torch.float64, device=engine.device)  # NCCL adds up what is on GPUs only
     for rows, counting in batches.shard(len(data), rank, world, 2 * spec.training.micro_batch_size):
         inputs = _inputs(engine, data.batch(rows), spec)
         losses, right = task.losses(engine, inputs)

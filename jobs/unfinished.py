@@ -30,7 +30,9 @@ from .loop import Work
 TERM_SECONDS = 20.0
 """After a kill nobody can know for so long that a run is nobody's."""
 
-_NOT_OF_THE_TRAINING = frozenset({"micro_batch_size", "max_failures", "zero_stage"})
+_NOT_OF_THE_TRAINING = frozenset(
+    {"micro_batch_size", "max_failures", "zero_stage", "offload", "activation_checkpointing"}
+)
 
 
 @dataclass(frozen=True)

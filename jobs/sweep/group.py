@@ -84,7 +84,10 @@ def _address() -> str:
 @contextmanager
 def alone() -> Iterator[None]:
     """A process group of one, as DeepSpeed needs it, without a port."""
-    with tempfile.TemporaryDirectory() as folder, _joined("gloo", f"file://{folder}/store", 0, 1):
+    import torch
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with tempfile.TemporaryDirectory() as folder, _joined(backend, f"file://{folder}/store", 0, 1):
         yield
 
 
