@@ -579,7 +579,7 @@ def explain(
     _answer({"version": version.version, "explanations": found}, json, text)
 
 
-@app.command(epilog="Example: `rehone watch examples/sentiment.yaml`")
+@app.command(epilog="Example: `rehone watch examples/sentiment.yaml --once --json`")
 def watch(
     spec: SpecPath,
     set_: Set = None,
