@@ -41,7 +41,9 @@ pytestmark = [
 def rows(domain: str, most: int | None = None) -> pd.DataFrame:
     """In an order of chance: input, true, embedding (by the frozen base model)."""
     task = tasks.get("text-classification")
-    encode = Predictor(model.base(task, BASE, LABELS, 0), task, task.processor(model.locate(BASE)), LABELS, Bounds(64, 1))
+    encode = Predictor(
+        model.base(task, BASE, LABELS, 0), task, task.processor(model.locate(BASE)), LABELS, Bounds(64, 1)
+    )
     found = pd.DataFrame(sentiment_data.read(sentiment_data.FOLDER / f"{domain}.csv"))
     found = found.sample(most or len(found), random_state=0, ignore_index=True)
     points = [output.embedding for output in encode(list(found["text"]))]
