@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 SECONDS = 2.0
@@ -13,25 +14,26 @@ MOST_STEPS = 20
 
 
 class Notices:
-    """Whether Ray has said since the last call that a node is to be drained: a spot machine that is taken back.
+    """Whether somebody has said since the last call that a node is to be drained: a spot machine that is taken back.
 
-    All ranks must ask Ray equally often, so that they ask is decided by steps, and by the first rank's clock how many.
+    `said` is what Ray says at this moment or None. All ranks must ask it equally often, so that they ask is decided by
+    steps, and by the first rank's clock how many, which `agreed` tells the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, said: Callable[[], Any], agreed: Callable[[int], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._said, self._agreed, self._clock = said, agreed, clock
         self._next = 0
         self._since: tuple[int, float] | None = None
         self._last: Any = None
 
     def __call__(self, step: int) -> bool:
-        import ray.train
-        from ray.train.collective import broadcast_from_rank_zero
-
         if step < self._next:
             return False
-        said, now = ray.train.get_preemption_info(), time.monotonic()
+        said, now = self._said(), self._clock()
         pace = SECONDS * (step - self._since[0]) / (now - self._since[1]) if self._since else 1.0
-        self._next = step + broadcast_from_rank_zero(min(max(1, int(pace)), MOST_STEPS))
+        self._next = step + self._agreed(min(max(1, int(pace)), MOST_STEPS))
         self._since = step, now
         new = said is not None and said != self._last
         self._last = said

@@ -194,6 +194,7 @@ def _local(checkpoint: Any) -> Path:
 def worker(config: dict[str, Any]) -> None:
     """What Ray Train runs in each worker process."""
     import ray.train
+    from ray.train.collective import broadcast_from_rank_zero
 
     job: Work = config["work"]
     context, held = ray.train.get_context(), ray.train.get_checkpoint()
@@ -210,7 +211,7 @@ def worker(config: dict[str, Any]) -> None:
             threads=job.spec.scaling.cpus_per_worker,
             report=report,
             resume=Path(resume) if resume else None,
-            noticed=Notices(),
+            noticed=Notices(ray.train.get_preemption_info, broadcast_from_rank_zero),
         )
 
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -43,15 +44,17 @@ def test_nodes_that_go_and_come_and_a_killed_driver_cost_time_and_nothing_else(
     )
     file, store = tmp_path / "spec.yaml", Path(place.settings.storage)
     file.write_text(specfile.dump(spec))
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-m", "tests.jobs.elastic", str(file), str(store)]
-    driver = subprocess.Popen(command, env=environment, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE)
-    try:
-        said, _ = driver.communicate(timeout=540)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(driver.pid, signal.SIGKILL)  # its raylets too
-        driver.wait()
+    # A short folder of its own, for sockets, and so that nobody takes its address for that of a living cluster.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "RAY_TMPDIR": temporary}
+        driver = subprocess.Popen(command, env=environment, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE)
+        try:
+            said, _ = driver.communicate(timeout=540)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(driver.pid, signal.SIGKILL)  # its raylets too
+            driver.wait()
     assert driver.returncode == -signal.SIGKILL
     print(said.decode())  # what is seen when it fails
     happened = [json.loads(line)["what"] for line in said.decode().splitlines() if line.startswith("{")]
