@@ -526,11 +526,11 @@ def predict(
     json: Json = False,
 ) -> None:
     """Ask the running server."""
-    from serve import endpoint
+    from serve import endpoint, kin
     from serve.client import Client
 
     loaded, place = _spec(spec, None), _place()
-    with Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name) as client:
+    with Client(url or endpoint.find(place.storage, loaded.name, kin.of(loaded)).url, loaded.name) as client:
         answer = client.predict(_inputs(loaded, inputs))
     lines = [
         f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)
@@ -593,12 +593,12 @@ def watch(
 ) -> None:
     """Judge windows of the prediction log; retrain when the policy says so. One watch a model acts, others wait."""
     from monitoring import controller, show
-    from serve import endpoint
+    from serve import endpoint, kin
 
     if once + detach + stop > 1:
         raise UserError("takes one of --once, --detach and --stop")
     loaded, place = _spec(spec, set_), _place()
-    where = address or place.settings.address or endpoint.find(place.storage, loaded.name).jobs
+    where = address or place.settings.address or endpoint.find(place.storage, loaded.name, kin.of(loaded)).jobs
     if where is None:
         raise UserError("no job API is known to retrain on", mend="pass --address")
     if detach or stop:

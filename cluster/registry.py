@@ -21,6 +21,7 @@ from .tracking import client, tracking_uri
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_PAGE = 1000
 CHAMPION, CHALLENGER, PREVIOUS, CANARY = "champion", "challenger", "previous", "canary"
 
 
@@ -71,6 +72,16 @@ class Registry:
     def models(self) -> list[str]:
         return sorted(m.name for m in self._client.search_registered_models())
 
+    def aliases(self) -> dict[str, dict[str, int]]:
+        """Version by alias of each model that has any alias; one question for a thousand models."""
+        found, token = dict[str, dict[str, int]](), None
+        while True:
+            page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+            found |= {one.name: {alias: int(at) for alias, at in one.aliases.items()} for one in page if one.aliases}
+            token = page.token
+            if not token:
+                return found
+
     def get(self, model: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
         found = _asked(lambda: self._client.get_model_version(model, str(version)))
@@ -110,6 +121,14 @@ class Registry:
         if found is None:
             raise NotFoundError(f"model {model!r} has no previous champion to return to", mend="see `rehone models`")
         return found
+
+    def retire(self, model: str) -> ModelVersion:
+        """The champion becomes `previous`, and nothing is champion. Raises NotFoundError when nothing was."""
+        champion = self.champion(model)
+        # `previous` first: killed in between, what is served can still be told.
+        self._client.set_registered_model_alias(model, PREVIOUS, str(champion.version))
+        self._client.delete_registered_model_alias(model, CHAMPION)
+        return self.get(model, champion.version)
 
     def dismiss(self, model: str) -> None:
         """The challenger lost: it stays a version and is no longer `challenger`."""

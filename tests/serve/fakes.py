@@ -14,6 +14,7 @@ from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
 from jobs.targets import label
 from jobs.tasks.task import Output, Piece, Sampling
+from serve.engine import Engine
 
 LABELS = ("negative", "positive")
 
@@ -21,7 +22,7 @@ LABELS = ("negative", "positive")
 class FakePredictor:
     """Sure of `share` for every text; its labels are fixed."""
 
-    labels, engine = LABELS, "torch"
+    labels, engine, base = LABELS, "torch", None
 
     def __init__(self, share: float = 0.75) -> None:
         self.share, self.seconds = share, 0.0
@@ -74,6 +75,18 @@ def write_version(folder: Path, share: float, golden: float | None = None) -> Pa
 
 def version(number: int) -> ModelVersion:
     return ModelVersion("m", number, f"run{number}", f"file:///{number}", {}, (CHAMPION,), 1e9)
+
+
+class Follower:
+    """Of a model whose engine is given elsewhere."""
+
+    def __init__(self, failed: dict[int, str] | None = None) -> None:
+        self.engine: Engine | None = None
+        self.canary: Engine | None = None
+        self.failed = failed or {}
+
+    def stop(self) -> None:
+        pass
 
 
 class FakeRegistry:

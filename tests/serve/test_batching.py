@@ -37,7 +37,7 @@ class Slow(fakes.FakePredictor):
 
 def waiting(*inputs: Sequence[str]) -> list[Waiting]:
     nobody: Any = None
-    return [Waiting(texts, nobody) for texts in inputs]
+    return [Waiting(nobody, texts, nobody) for texts in inputs]
 
 
 def test_all_go_together_where_there_is_room() -> None:
@@ -77,11 +77,12 @@ def run(predictor: Slow, engine: Engine | None, *inputs: list[str]) -> list[Answ
     """The first request occupies the engine, the others come meanwhile."""
 
     async def asked() -> list[Answered | BaseException]:
-        batcher = Batcher("test", lambda: engine, 8)
-        first = asyncio.create_task(batcher.answer(inputs[0]))
+        batcher = Batcher("test", 8)
+        answer = batcher.lane(lambda: engine)
+        first = asyncio.create_task(answer(inputs[0]))
         if engine is not None:
             await asyncio.to_thread(predictor.begun.wait, 10)
-        others = [asyncio.create_task(batcher.answer(texts)) for texts in inputs[1:]]
+        others = [asyncio.create_task(answer(texts)) for texts in inputs[1:]]
         await asyncio.sleep(0)
         predictor.let.set()
         made = await asyncio.gather(first, *others, return_exceptions=True)
@@ -121,10 +122,11 @@ def test_who_has_gone_takes_no_turn_and_what_waits_at_the_end_is_answered() -> N
     predictor = Slow()
 
     async def asked() -> Answered:
-        batcher = Batcher("test", lambda: Engine(fakes.version(1), predictor), 8)
-        first = asyncio.create_task(batcher.answer(["a"]))
+        batcher = Batcher("test", 8)
+        answer = batcher.lane(lambda: Engine(fakes.version(1), predictor))
+        first = asyncio.create_task(answer(["a"]))
         await asyncio.to_thread(predictor.begun.wait, 10)
-        gone, last = (asyncio.create_task(batcher.answer([text])) for text in ("gone", "last"))
+        gone, last = (asyncio.create_task(answer([text])) for text in ("gone", "last"))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
@@ -142,8 +144,9 @@ def test_batches_are_bounded(most: int) -> None:
     predictor = fakes.FakePredictor()
 
     async def asked() -> list[Answered]:
-        batcher = Batcher("test", lambda: Engine(fakes.version(1), predictor), most)
-        made = await asyncio.gather(*(batcher.answer([str(at)]) for at in range(10)))
+        batcher = Batcher("test", most)
+        answer = batcher.lane(lambda: Engine(fakes.version(1), predictor))
+        made = await asyncio.gather(*(answer([str(at)]) for at in range(10)))
         await asyncio.to_thread(batcher.stop)
         return list(made)
 

@@ -20,6 +20,7 @@ from jobs.spec import Spec
 from serve import app, tracing
 from serve.batching import Batcher
 from serve.engine import Engine
+from serve.models import One
 from serve.service import Service
 from serve.spool import Spool
 from serve.telemetry import Telemetry
@@ -40,13 +41,19 @@ class Traced:
     def __init__(self, folder: Path) -> None:
         self.trace, self.predictor = tracing.from_environment("m"), fakes.FakePredictor()
         self.engine = Engine(fakes.version(7), self.predictor)
-        self.batcher = Batcher("champion", lambda: self.engine, 8, self.trace)
+        self.batcher = Batcher("champion", 8, self.trace)
         self.spool, self.lines = Spool(folder), list[str]()
         spec = Spec.model_validate({"name": "m", "base_model": "b", "data": {"source": "x.csv"}})
         service = Service(
-            "m", self.spool, lambda: self.engine, self.batcher.answer, intake.taker(spec), 4, trace=self.trace
+            "m",
+            self.spool,
+            lambda: self.engine,
+            self.batcher.lane(lambda: self.engine),
+            intake.taker(spec),
+            4,
+            trace=self.trace,
         )
-        self.api = app.build(service, app.Limits(8, 2, 1000), dict)
+        self.api = app.build(One(service, fakes.Follower()), app.Limits(8, 2, 1000))
         self.api.add_middleware(Telemetry, meter=Seen(), log=self.lines.append, trace=self.trace)
 
     def client(self) -> httpx.AsyncClient:

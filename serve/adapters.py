@@ -1,0 +1,180 @@
+"""Many models on one base: the one that the server was started for, and others of the registry as they are asked for.
+
+As many of the others as `serving.adapters.most` are held; the one longest unused makes room. Whoever still works with
+one that made room keeps it in memory until it is done (`jobs/adapters.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from cluster.errors import NotFoundError
+from cluster.registry import ModelVersion
+from jobs.spec import AdaptersSpec
+
+from . import hosted
+from .catalogue import Catalogue
+from .engine import Engine
+from .hosted import BrokenError, Hosted, Replica
+from .models import Listed, loaded
+from .node import until_tick
+from .service import NotReadyError, Service
+
+log = logging.getLogger(__name__)
+
+
+class Adapters:
+    """Models as an event loop asks for them; a thread follows what is held."""
+
+    def __init__(self, own: Hosted, replica: Replica, catalogue: Catalogue, spec: AdaptersSpec) -> None:
+        self._own, self._replica, self._catalogue, self._spec = own, replica, catalogue, spec
+        self._held: OrderedDict[str, Hosted] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Hosted]] = {}
+        self._broken: dict[str, tuple[int, str]] = {}
+        self._turn, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="adapters", daemon=True)
+
+    def start(self) -> None:
+        """Hold what is pinned, as far as it can be loaded, and follow from now on."""
+        self._try(self._catalogue.look)
+        self._pin()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._own.follower.stop()
+
+    async def of(self, model: str) -> Service:
+        """Raises NotFoundError, and NotReadyError for a model that cannot be loaded."""
+        if model == self._own.model:
+            return self._own.service
+        with self._turn:
+            held = self._held.get(model)
+            if held is not None:
+                self._held.move_to_end(model)
+                return held.service
+        if model not in self._loading:
+            # One load for all who ask meanwhile, and none the less when the first of them goes away.
+            self._loading[model] = task = asyncio.create_task(self._loaded(model))
+            task.add_done_callback(lambda done: self._done(model, done))
+        return (await asyncio.shield(self._loading[model])).service
+
+    async def listed(self) -> list[Listed]:
+        """The server's own model first, then all on its base that could be asked for."""
+        await asyncio.to_thread(self._try, self._catalogue.look)
+        engine = self._own.service.engine()
+        made = [Listed(engine.version, engine, self._own.follower.failed)]
+        held = self._now()
+        for version in self._catalogue.champions():
+            if version.model == self._own.model:
+                continue
+            one, broken = held.get(version.model), self._broken.get(version.model)
+            if one is not None and one.follower.engine is not None:
+                made.append(Listed(one.follower.engine.version, one.follower.engine, one.follower.failed))
+                continue
+            failed: Mapping[int, str] = dict([broken]) if broken is not None and broken[0] == version.version else {}
+            made.append(Listed(version, None, failed))
+        return made
+
+    def ready(self) -> None:
+        self._own.service.engine()
+
+    def fits(self, version: ModelVersion) -> bool:
+        return self._catalogue.fits(version)
+
+    def engines(self) -> list[Engine]:
+        return [engine for one in (self._own, *self._now().values()) for engine in loaded(one.follower)]
+
+    def follow(self) -> None:
+        """Once: newer champions of what is held; what has none any more is let go; what is pinned is held."""
+        self._try(self._catalogue.look)
+        for model, one in self._now().items():
+            one.follower.follow()
+            try:
+                self._catalogue.champion(model)
+            except NotFoundError:
+                log.info("%s is served no more", model)
+                self._let_go(model)
+        self._pin()
+
+    async def _loaded(self, model: str) -> Hosted:
+        try:
+            self._catalogue.champion(model)
+        except NotFoundError:
+            # Perhaps it is new: the registry is asked, by all who ask for what is not there once a while.
+            await asyncio.to_thread(self._try, self._catalogue.look)
+        return await asyncio.to_thread(self._hold, model)
+
+    def _done(self, model: str, task: asyncio.Task[Hosted]) -> None:
+        del self._loading[model]
+        if not task.cancelled():
+            task.exception()  # seen by whoever still waits, and no complaint where nobody does
+
+    def _hold(self, model: str) -> Hosted:
+        """Raises NotFoundError, NotReadyError."""
+        number = self._catalogue.champion(model).version
+        broken = self._broken.get(model)
+        if broken is not None and broken[0] == number:
+            raise _broken(model, broken[1])
+        began = time.monotonic()
+        try:
+            made = hosted.other(model, self._replica)
+        except BrokenError as error:
+            # Its model alone has no answer, and it is not tried at every request.
+            self._broken[model] = number, str(error)
+            raise _broken(model, str(error)) from error
+        except NotFoundError:
+            raise
+        except Exception as error:
+            # The registry or the files are away.
+            log.exception("%s could not be loaded", model)
+            raise NotReadyError("cannot be loaded now", where=model, mend="try again shortly") from error
+        self._broken.pop(model, None)
+        log.info("%s was loaded in %.2f s", model, time.monotonic() - began)
+        self._keep(made)
+        return made
+
+    def _keep(self, made: Hosted) -> None:
+        with self._turn:
+            self._held[made.model] = made
+            others = [model for model in self._held if model not in self._spec.pinned]
+            for model in others[: max(0, len(self._held) - self._spec.most)]:
+                log.info("%s makes room", model)
+                del self._held[model]
+
+    def _let_go(self, model: str) -> None:
+        with self._turn:
+            self._held.pop(model, None)
+
+    def _now(self) -> dict[str, Hosted]:
+        with self._turn:
+            return dict(self._held)
+
+    def _pin(self) -> None:
+        held = self._now()
+        for model in (model for model in self._spec.pinned if model not in held and model != self._own.model):
+            try:
+                self._hold(model)
+            except (NotFoundError, NotReadyError) as error:
+                log.warning("pinned: %s", error)
+
+    def _run(self) -> None:
+        while not self._ended.wait(until_tick("adapters", self._replica.serving.poll_seconds, time.time())):
+            self.follow()
+
+    def _try(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except Exception:
+            # It can be away for a while: what it said last goes on to hold.
+            log.exception("the registry could not be asked for its models")
+
+
+def _broken(model: str, why: str) -> NotReadyError:
+    return NotReadyError(f"cannot be loaded: {why}", where=model, mend="promote another version; the others are served")
