@@ -492,6 +492,18 @@ def rollback(name: Annotated[str, typer.Argument(help="The model.")], *, json: J
     _answer(made, json, f"{name} version {made.version} is champion again")
 
 
+@app.command(epilog="Example: `rehone retire sentiment`")
+def retire(name: Annotated[str, typer.Argument(help="The model.")], *, json: Json = False) -> None:
+    """Take a model away from servers that answer for many; `rehone rollback` brings it back.
+
+    Within seconds it is unknown there. A server that was started for this model answers until it is ended.
+    """
+    from monitoring import promotion
+
+    made = promotion.retire(name, _place())
+    _answer(made, json, f"{name} has no champion any more; it was version {made.version}")
+
+
 @app.command(epilog="Example: `rehone serve examples/sentiment.yaml --watch`")
 def serve(
     spec: SpecPath,
@@ -501,7 +513,10 @@ def serve(
     watch: Annotated[bool, typer.Option("--watch", help="Watch for drift in the same process.")] = False,
     json: Json = False,
 ) -> None:
-    """Serve the champion over HTTP until Ctrl-C; swaps to a new champion without a restart."""
+    """Serve the champion over HTTP until Ctrl-C; swaps to a new champion without a restart.
+
+    With `serving.adapters.most` in the spec it answers for other models on the same base too, by their names.
+    """
     from monitoring import controller, show
 
     loaded, place = _spec(spec, set_), _place()

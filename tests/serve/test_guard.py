@@ -29,11 +29,13 @@ class Seen:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, int]] = []
+        self.models: list[str] = []
         self.most = 0
 
     def request(self, model: str, route: str, status: int, seconds: float) -> None:
         assert seconds >= 0
         self.requests.append((route, status))
+        self.models.append(model)
 
     def ongoing(self, requests: int) -> None:
         self.most = max(self.most, requests)
