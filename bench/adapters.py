@@ -6,8 +6,8 @@
 MiniLM with LoRA as the spec has it by default, untrained, each with weights of its own. Memory is of a new process each
 time, above what it had with the libraries loaded and no model, after every model has answered: all resident memory, and
 the part of it that is not the page cache of a file. The models by themselves are as a server has them, merged into
-their base. Speed is on one thread, as a replica has it: the ways take turns in each round, a ratio is of one round, and the
-lowest and highest of all rounds are in brackets.
+their base. Speed is on one thread, as a replica has it: the ways take turns in each round, a ratio is of one round, and
+the lowest and highest of all rounds are in brackets.
 """
 
 from __future__ import annotations

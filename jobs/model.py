@@ -171,8 +171,11 @@ def adapted_layers(net: Any) -> list[Any]:
 
 def save(model: Any, state: dict[str, Any] | None, folder: Path) -> None:
     """Write `adapter/` or `weights/`. `state` holds gathered weights where ZeRO stage 3 has them in shards."""
-    is_adapter = hasattr(model, "peft_config")
-    model.save_pretrained(str(folder / ("adapter" if is_adapter else "weights")), state_dict=state)
+    if hasattr(model, "peft_config"):
+        # Not the base's embeddings, which nothing has changed and which a speech model has none of.
+        model.save_pretrained(str(folder / "adapter"), state_dict=state, save_embedding_layers=False)
+    else:
+        model.save_pretrained(str(folder / "weights"), state_dict=state)
 
 
 def _quiet() -> None:

@@ -17,7 +17,7 @@ LABELS = ("negative", "positive")
 TEXTS = [row["input"] for row in tiny.rows(8, seed=3)]
 
 
-def write(folder: Path, spec: Spec, seed: int, labels: Sequence[str] = LABELS) -> Path:
+def write(folder: Path, spec: Spec, seed: int, labels: Sequence[str] = LABELS, inputs: Sequence[str] = TEXTS) -> Path:
     """The files of a version. Its weights follow from `seed`, and are large enough for answers that differ."""
     task = tasks.get(spec.task)
     net = model.trainable(spec, labels)
@@ -36,9 +36,9 @@ def write(folder: Path, spec: Spec, seed: int, labels: Sequence[str] = LABELS) -
         "spec": spec.model_dump(mode="json"),
     }
     (folder / "manifest.json").write_text(json.dumps(described))
-    outputs = Predictor.load(folder, merge=False)(TEXTS)
+    outputs = Predictor.load(folder, merge=False)(inputs)
     golden = {
-        "inputs": TEXTS,
+        "inputs": list(inputs),
         "labels": [output.label for output in outputs],
         "scores": [list(output.scores.values()) for output in outputs],
     }

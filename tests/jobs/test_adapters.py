@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from cluster.errors import UserError
 from jobs.adapters import Base
@@ -19,17 +18,9 @@ from jobs.tasks.task import Output
 from tests import adapters
 from tests.adapters import TEXTS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NEAR = 1e-4  # of numbers near 1: a merged adapter is added up in another order
 Write = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As a replica has it; on a busy machine several wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

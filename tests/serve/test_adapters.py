@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from cluster.errors import NotFoundError
 from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
@@ -36,21 +35,13 @@ from tests.adapters import TEXTS
 from .test_guard import Seen
 from .test_spool import tables
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_thread")]
 MODELS = ("tiny", "billing", "returns", "praise", "spam")
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass

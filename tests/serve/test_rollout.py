@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -154,6 +155,7 @@ def test_models_come_and_go_on_one_base_while_the_server_runs(ray_session: str, 
         made.setdefault(model, set()).update(one["prediction_id"] for one in said)
         return answer.status_code, [score for one in said for score in one["scores"].values()]
 
+    @cache
     def alone(model: str) -> object:
         outputs = Predictor.load(tmp_path / model)(inputs)
         return pytest.approx([score for output in outputs for score in output.scores.values()], abs=1e-4)
