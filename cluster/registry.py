@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,17 +70,13 @@ class Registry:
         return sorted(made, key=lambda v: v.version)
 
     def models(self) -> list[str]:
-        return sorted(m.name for m in self._client.search_registered_models())
+        return sorted(m.name for m in self._registered())
 
     def aliases(self) -> dict[str, dict[str, int]]:
         """Version by alias of each model that has any alias; one question for a thousand models."""
-        found, token = dict[str, dict[str, int]](), None
-        while True:
-            page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
-            found |= {one.name: {alias: int(at) for alias, at in one.aliases.items()} for one in page if one.aliases}
-            token = page.token
-            if not token:
-                return found
+        return {
+            one.name: {alias: int(at) for alias, at in one.aliases.items()} for one in self._registered() if one.aliases
+        }
 
     def get(self, model: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
@@ -170,6 +166,15 @@ class Registry:
                 return Path(download_artifacts(f"{version.source}/{name}", **where)).read_bytes()
             except (MlflowException, OSError) as error:
                 raise NotFoundError(f"{version.model} version {version.version} has no {name}") from error
+
+    def _registered(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _aliases(self, model: str) -> dict[str, int] | None:
         """None when there is no such model."""
