@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from cluster.errors import NotFoundError
 from cluster.registry import ModelVersion
@@ -36,7 +37,10 @@ class Adapters:
         self._held: OrderedDict[str, Hosted] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Hosted]] = {}
         self._broken: dict[str, tuple[int, str]] = {}
+        self._said: dict[str, str] = {}  # of what is pinned, why it is not held
         self._turn, self._ended = threading.Lock(), threading.Event()
+        # Of its own: whoever waits for a base that is busy must not keep explanations and texts from theirs.
+        self._loader = ThreadPoolExecutor(1, "adapters-load")
         self._thread = threading.Thread(target=self._run, name="adapters", daemon=True)
 
     def start(self) -> None:
@@ -48,6 +52,7 @@ class Adapters:
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
+        self._loader.shutdown()
         self._own.follower.stop()
 
     async def of(self, model: str) -> Service:
@@ -109,7 +114,7 @@ class Adapters:
         except NotFoundError:
             # Perhaps it is new: the registry is asked, by all who ask for what is not there once a while.
             await asyncio.to_thread(self._try, self._catalogue.look)
-        return await asyncio.to_thread(self._hold, model)
+        return await asyncio.get_running_loop().run_in_executor(self._loader, self._hold, model)
 
     def _done(self, model: str, task: asyncio.Task[Hosted]) -> None:
         del self._loading[model]
@@ -133,7 +138,7 @@ class Adapters:
             raise
         except Exception as error:
             # The registry or the files are away.
-            log.exception("%s could not be loaded", model)
+            log.warning("%s could not be loaded: %s", model, error)
             raise NotReadyError("cannot be loaded now", where=model, mend="try again shortly") from error
         self._broken.pop(model, None)
         log.info("%s was loaded in %.2f s", model, time.monotonic() - began)
@@ -162,7 +167,9 @@ class Adapters:
             try:
                 self._hold(model)
             except (NotFoundError, NotReadyError) as error:
-                log.warning("pinned: %s", error)
+                if self._said.get(model) != str(error):
+                    log.warning("pinned: %s", error)
+                self._said[model] = str(error)
 
     def _run(self) -> None:
         while not self._ended.wait(until_tick("adapters", self._replica.serving.poll_seconds, time.time())):

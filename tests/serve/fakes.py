@@ -14,7 +14,7 @@ from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
 from jobs.targets import label
 from jobs.tasks.task import Output, Piece, Sampling
-from serve.engine import Engine
+from serve.engine import Engine, Shared
 
 LABELS = ("negative", "positive")
 
@@ -22,9 +22,10 @@ LABELS = ("negative", "positive")
 class FakePredictor:
     """Sure of `share` for every text; its labels are fixed."""
 
-    labels, engine, base = LABELS, "torch", None
+    labels, engine = LABELS, "torch"
 
     def __init__(self, share: float = 0.75) -> None:
+        self.base: Shared | None = None
         self.share, self.seconds = share, 0.0
         self.fails: Exception | None = None
         self.calls: list[list[str]] = []

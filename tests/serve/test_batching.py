@@ -153,3 +153,48 @@ def test_batches_are_bounded(most: int) -> None:
     assert len(asyncio.run(asked())) == 10
     assert [text for call in predictor.calls for text in call] == [str(at) for at in range(10)]
     assert max(map(len, predictor.calls)) <= most
+
+
+class SharedBase:
+    """Answers for several models at once, each in its own way."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[tuple[str, ...]]] = []
+
+    def answer(self, asked: Sequence[tuple[Any, Sequence[str]]]) -> list[list[Output]]:
+        self.asked.append([tuple(inputs) for _, inputs in asked])
+        return [predictor(inputs) for predictor, inputs in asked]
+
+
+def test_requests_of_models_that_share_a_base_are_one_batch_and_a_broken_one_fails_alone() -> None:
+    base, busy = SharedBase(), Slow()
+    made = {"busy": busy, "one": fakes.FakePredictor(0.6), "two": fakes.FakePredictor(0.9)}
+    made["broken"] = fakes.FakePredictor()
+    made["broken"].fails = RuntimeError("its head is off")
+    for predictor in made.values():
+        predictor.base = base
+    engines = {name: Engine(fakes.version(1), predictor) for name, predictor in made.items()}
+
+    async def asked() -> list[Answered | BaseException]:
+        batcher = Batcher("test", 8)
+        lanes = {name: batcher.lane(lambda name=name: engines[name]) for name in engines}
+        first = asyncio.create_task(lanes["busy"](["first"]))
+        await asyncio.to_thread(busy.begun.wait, 10)
+        others = [("one", ["a", "bb"]), ("two", ["ccc"]), ("broken", ["x"]), ("one", ["dddd"])]
+        tasks = [asyncio.create_task(lanes[name](texts)) for name, texts in others]
+        await asyncio.sleep(0)
+        busy.let.set()
+        await first
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [asyncio.create_task(lanes[name](["again"])) for name in ("one", "two")]
+        answers += await asyncio.gather(*tasks)
+        await asyncio.to_thread(batcher.stop)
+        return answers
+
+    one, two, broken, more, *again = asyncio.run(asked())
+    # Together first, those of one model as one; then each alone, for the sake of the broken one.
+    assert base.asked[0] == [("a", "bb", "dddd"), ("ccc",), ("x",)]
+    assert isinstance(broken, RuntimeError)
+    assert [lengths(answer) for answer in (one, two, more)] == [[1, 2], [3], [4]]
+    shares = [answer.outputs[0].confidence for answer in (one, two, *again) if isinstance(answer, Answered)]
+    assert shares == [0.6, 0.9, 0.6, 0.9]
