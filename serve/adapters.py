@@ -39,7 +39,7 @@ class Adapters:
         self._broken: dict[str, tuple[int, str]] = {}
         self._said: dict[str, str] = {}  # of what is pinned, why it is not held
         self._turn, self._ended = threading.Lock(), threading.Event()
-        # Of its own: whoever waits for a base that is busy must not keep explanations and texts from theirs.
+        # Of its own: whoever waits for the registry or a busy base must not keep explanations and texts from theirs.
         self._loader = ThreadPoolExecutor(1, "adapters-load")
         self._thread = threading.Thread(target=self._run, name="adapters", daemon=True)
 
@@ -72,7 +72,7 @@ class Adapters:
 
     async def listed(self) -> list[Listed]:
         """The server's own model first, then all on its base that could be asked for."""
-        await asyncio.to_thread(self._try, self._catalogue.look)
+        await asyncio.get_running_loop().run_in_executor(self._loader, self._try, self._catalogue.look)
         engine = self._own.service.engine()
         made = [Listed(engine.version, engine, self._own.follower.failed)]
         held = self._now()
@@ -109,17 +109,21 @@ class Adapters:
         self._pin()
 
     async def _loaded(self, model: str) -> Hosted:
-        try:
-            self._catalogue.champion(model)
-        except NotFoundError:
-            # Perhaps it is new: the registry is asked, by all who ask for what is not there once a while.
-            await asyncio.to_thread(self._try, self._catalogue.look)
-        return await asyncio.get_running_loop().run_in_executor(self._loader, self._hold, model)
+        return await asyncio.get_running_loop().run_in_executor(self._loader, self._found, model)
 
     def _done(self, model: str, task: asyncio.Task[Hosted]) -> None:
         del self._loading[model]
         if not task.cancelled():
             task.exception()  # seen by whoever still waits, and no complaint where nobody does
+
+    def _found(self, model: str) -> Hosted:
+        """Raises NotFoundError, NotReadyError."""
+        try:
+            self._catalogue.champion(model)
+        except NotFoundError:
+            # Perhaps it is new: the registry is asked, once a while for all who ask for what is not there.
+            self._try(self._catalogue.look)
+        return self._hold(model)
 
     def _hold(self, model: str) -> Hosted:
         """Raises NotFoundError, NotReadyError."""

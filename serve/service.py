@@ -147,7 +147,7 @@ class Service:
         self._append(labels)
 
     def _append(self, records: Sequence[Record]) -> None:
-        with self._trace.spool(len(records)):
+        with self._trace.spool(self.model, len(records)):
             self._spool.append(records)
 
     def _taken(self, inputs: Sequence[str]) -> list[str]:

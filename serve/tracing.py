@@ -78,7 +78,7 @@ class Trace(Protocol):
     def writing(self, engine: Engine, pieces: Iterator[Piece], /) -> Iterator[Piece]:
         """The pieces of a text, as they are written."""
 
-    def spool(self, rows: int, /) -> AbstractContextManager[object]:
+    def spool(self, model: str, rows: int, /) -> AbstractContextManager[object]:
         """The write to the spool."""
 
     def stop(self) -> None:
@@ -195,8 +195,8 @@ class Tracing:
         finally:
             span.end()
 
-    def spool(self, rows: int) -> AbstractContextManager[object]:
-        return _open(self._tracer.start_span("spool", attributes={**self._model, "rehone.rows": rows}))
+    def spool(self, model: str, rows: int) -> AbstractContextManager[object]:
+        return _open(self._tracer.start_span("spool", attributes={"rehone.model": model, "rehone.rows": rows}))
 
     def stop(self) -> None:
         # OpenTelemetry's own would try for half a minute, in which Serve kills the replica that waits for it.
