@@ -11,22 +11,33 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from cluster.errors import NotFoundError
-from cluster.registry import ModelVersion
+from cluster.registry import CHAMPION, ModelVersion
 from jobs.spec import AdaptersSpec
 
 from . import hosted
 from .catalogue import Catalogue
 from .engine import Engine
 from .hosted import BrokenError, Hosted, Replica
-from .models import Listed, loaded
+from .models import Listed, loaded, unknown
 from .node import until_tick
 from .service import NotReadyError, Service
 
 log = logging.getLogger(__name__)
+
+
+_AGAIN = 60.0  # seconds after which a version that could not be loaded is tried again
+
+
+@dataclass(frozen=True)
+class _Broken:
+    version: int
+    why: str
+    until: float
 
 
 class Adapters:
@@ -36,7 +47,7 @@ class Adapters:
         self._own, self._replica, self._catalogue, self._spec = own, replica, catalogue, spec
         self._held: OrderedDict[str, Hosted] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Hosted]] = {}
-        self._broken: dict[str, tuple[int, str]] = {}
+        self._broken: dict[str, _Broken] = {}
         self._said: dict[str, str] = {}  # of what is pinned, why it is not held
         self._turn, self._ended = threading.Lock(), threading.Event()
         # Of its own: whoever waits for the registry or a busy base must not keep explanations and texts from theirs.
@@ -83,7 +94,7 @@ class Adapters:
             if one is not None and one.follower.engine is not None:
                 made.append(Listed(one.follower.engine.version, one.follower.engine, one.follower.failed))
                 continue
-            failed: Mapping[int, str] = dict([broken]) if broken is not None and broken[0] == version.version else {}
+            failed = {broken.version: broken.why} if broken is not None and broken.version == version.version else {}
             made.append(Listed(version, None, failed))
         return made
 
@@ -127,27 +138,36 @@ class Adapters:
 
     def _hold(self, model: str) -> Hosted:
         """Raises NotFoundError, NotReadyError."""
-        number = self._catalogue.champion(model).version
-        broken = self._broken.get(model)
-        if broken is not None and broken[0] == number:
-            raise _broken(model, broken[1])
-        began = time.monotonic()
+        self._catalogue.champion(model)  # which of them are of here
         try:
-            made = hosted.other(model, self._replica)
-        except BrokenError as error:
-            # Its model alone has no answer, and it is not tried at every request.
-            self._broken[model] = number, str(error)
-            raise _broken(model, str(error)) from error
-        except NotFoundError:
+            champion = self._replica.aliases.find(model, CHAMPION)
+            made = None if champion is None else self._made(champion)
+        except NotReadyError:
             raise
         except Exception as error:
             # The registry or the files are away.
             log.warning("%s could not be loaded: %s", model, error)
             raise NotReadyError("cannot be loaded now", where=model, mend="try again shortly") from error
-        self._broken.pop(model, None)
-        log.info("%s was loaded in %.2f s", model, time.monotonic() - began)
+        if made is None:
+            raise unknown(model, "see /v1/models")
         self._keep(made)
         return made
+
+    def _made(self, champion: ModelVersion) -> Hosted:
+        """Raises NotReadyError where the version is at fault: its model has no answer, and costs no load each time."""
+        model, began = champion.model, time.monotonic()
+        broken = self._broken.get(model)
+        if broken is None or broken.version != champion.version or began > broken.until:
+            try:
+                made = hosted.other(champion, self._replica)
+            except BrokenError as error:
+                broken = self._broken[model] = _Broken(champion.version, str(error), began + _AGAIN)
+            else:
+                self._broken.pop(model, None)
+                log.info("%s was loaded in %.2f s", model, time.monotonic() - began)
+                return made
+        mend = "promote another version; the others are served"
+        raise NotReadyError(f"cannot be loaded: {broken.why}", where=model, mend=mend)
 
     def _keep(self, made: Hosted) -> None:
         with self._turn:
@@ -185,7 +205,3 @@ class Adapters:
         except Exception:
             # It can be away for a while: what it said last goes on to hold.
             log.exception("the registry could not be asked for its models")
-
-
-def _broken(model: str, why: str) -> NotReadyError:
-    return NotReadyError(f"cannot be loaded: {why}", where=model, mend="promote another version; the others are served")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import RehoneError
-from cluster.registry import CHAMPION, ModelVersion
+from cluster.registry import ModelVersion
 from jobs.data import intake
 from jobs.publish import manifest
 from jobs.spec import CanarySpec, ServingSpec, Spec
@@ -16,7 +16,6 @@ from jobs.spec import CanarySpec, ServingSpec, Spec
 from .batching import Batcher
 from .engine import Engine
 from .follower import Aliases, AliasFollower
-from .models import unknown
 from .service import Service
 from .spool import Spool
 from .tracing import Trace
@@ -75,15 +74,12 @@ def own(spec: Spec, replica: Replica) -> Hosted:
     return Hosted(spec.name, replica, replica.admit, intake.taker(spec), spec.serving.canary)
 
 
-def other(model: str, replica: Replica) -> Hosted:
-    """Another model, loaded, as the specs that its versions were trained by say.
+def other(champion: ModelVersion, replica: Replica) -> Hosted:
+    """The model of this champion, loaded, as the specs that its versions were trained by say.
 
-    Raises NotFoundError, BrokenError where its versions are at fault, and what the registry raises.
+    Raises BrokenError where its versions are at fault, and what the registry raises.
     """
-    aliases, takes = replica.aliases, dict[int, Callable[[str], str]]()
-    champion = aliases.find(model, CHAMPION)
-    if champion is None:
-        raise unknown(model, "see /v1/models")
+    takes = dict[int, Callable[[str], str]]()
 
     def admit(version: ModelVersion, folder: Path) -> Engine:
         with _blamed():
@@ -94,10 +90,10 @@ def other(model: str, replica: Replica) -> Hosted:
         assert follower.engine is not None  # or nobody asks
         return takes[follower.engine.version.version](given)
 
-    folder = aliases.download(champion)
+    folder = replica.aliases.download(champion)
     with _blamed():
         canary = _spec(folder).serving.canary
-    made = Hosted(model, replica, admit, take, canary)
+    made = Hosted(champion.model, replica, admit, take, canary)
     follower = made.follower
     follower.look_first()
     return made

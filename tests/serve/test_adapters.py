@@ -277,9 +277,9 @@ async def test_who_asks_for_one_that_is_being_loaded_waits_for_that_load(serve, 
     server, loads = serve(), list[str]()
     plain = hosted.other
 
-    def counted(model: str, replica: Replica) -> hosted.Hosted:
-        loads.append(model)
-        return plain(model, replica)
+    def counted(champion: ModelVersion, replica: Replica) -> hosted.Hosted:
+        loads.append(champion.model)
+        return plain(champion, replica)
 
     monkeypatch.setattr(hosted, "other", counted)
     first = asyncio.create_task(server.ask("billing", "good"))
@@ -354,6 +354,21 @@ async def test_a_version_that_disagrees_with_its_trainer_answers_nobody_and_harm
     registry.add("billing", 3, wrong)
     server.look()
     assert (await server.ask("billing", "good")).json()["version"] == 3
+
+
+async def test_a_version_that_could_not_be_loaded_is_tried_again_after_a_while(
+    serve, registry, made, monkeypatch
+) -> None:
+    monkeypatch.setattr("serve.adapters._AGAIN", 0.0)
+    server, folder = serve(), made(19, training__seed=8)
+    golden = (folder / "golden.json").read_text()
+    (folder / "golden.json").unlink()
+    registry.add("new", 1, folder)
+    server.clock += 2
+    assert (await server.ask("new", "a")).status_code == 503
+    (folder / "golden.json").write_text(golden)
+    assert (await server.ask("new", "a")).status_code == 200
+    assert (await server.listed())["new"]["failed"] == {}
 
 
 async def test_where_a_champion_is_broken_the_one_before_it_answers(serve, registry, made) -> None:

@@ -13,7 +13,7 @@ from jobs.data.split import TEST
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.tasks.task import Output, Sampling
-from tests import adapters
+from tests import adapters, tiny_images
 
 from . import projects
 
@@ -43,6 +43,19 @@ def test_adapters_of_a_task_answer_as_they_do_by_themselves(place: Place, tmp_pa
             same(ours, theirs)
     mixed = tasks.get(task).targets.NAME != "text"
     assert [one.net.mixes is not None for one in shared] == [mixed, mixed]
+
+
+def test_adapters_on_an_image_model_do_too(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "vision").mkdir()
+    spec = tiny_images.spec(tmp_path / "data", tiny_images.base_model(tmp_path / "vision"), 60)
+    data = preparation.prepare(spec, place.storage)
+    inputs = list(data.rows(place.storage, TEST)["input"])[:4]
+    folders = [adapters.write(tmp_path / str(seed), spec, seed, data.labels, inputs) for seed in (1, 2)]
+    base = Base(spec.base_model, spec.task)
+    shared = [base.load(folder) for folder in folders]
+    for ours, folder in zip(base.answer([(one, inputs) for one in shared]), folders, strict=True):
+        same(ours, Predictor.load(folder)(inputs))
+    assert all(one.net.mixes is not None for one in shared)
 
 
 def test_texts_of_two_adapters_are_written_in_turn(place: Place, tmp_path: Path) -> None:
