@@ -523,7 +523,9 @@ def serve(
     place.registry.champion(loaded.name)
 
     def ready(where: Endpoint) -> None:
-        text = f"serving at {where.url} (API at {where.url}/docs), jobs at {where.jobs}; Ctrl-C ends it"
+        others = f", and what else there is for {where.kin}" if where.kin else ""
+        text = f"serving {where.model}{others} at {where.url} (API at {where.url}/docs), jobs at {where.jobs}"
+        text += "; Ctrl-C ends it"
         _answer(where, json, text)
         sys.stdout.flush()
 
