@@ -493,6 +493,18 @@ def rollback(name: Annotated[str, typer.Argument(help="The model.")], *, json: J
     _answer(made, json, f"{name} version {made.version} is champion again")
 
 
+@app.command(epilog="Example: `rehone retire sentiment`")
+def retire(name: Annotated[str, typer.Argument(help="The model.")], *, json: Json = False) -> None:
+    """Take a model away from servers that answer for many; `rehone rollback` brings it back.
+
+    Within seconds it is unknown there. A server that was started for this model answers until it is ended.
+    """
+    from monitoring import promotion
+
+    made = promotion.retire(name, _place())
+    _answer(made, json, f"{name} has no champion any more; it was version {made.version}")
+
+
 @app.command(epilog="Example: `rehone serve examples/sentiment.yaml --watch`")
 def serve(
     spec: SpecPath,
@@ -502,14 +514,19 @@ def serve(
     watch: Annotated[bool, typer.Option("--watch", help="Watch for drift in the same process.")] = False,
     json: Json = False,
 ) -> None:
-    """Serve the champion over HTTP until Ctrl-C; swaps to a new champion without a restart."""
+    """Serve the champion over HTTP until Ctrl-C; swaps to a new champion without a restart.
+
+    With `serving.adapters.most` in the spec it answers for other models on the same base too, by their names.
+    """
     from monitoring import controller, show
 
     loaded, place = _spec(spec, set_), _place()
     place.registry.champion(loaded.name)
 
     def ready(where: Endpoint) -> None:
-        text = f"serving at {where.url} (API at {where.url}/docs), jobs at {where.jobs}; Ctrl-C ends it"
+        others = f", and what else there is for {where.kin}" if where.kin else ""
+        text = f"serving {where.model}{others} at {where.url} (API at {where.url}/docs), jobs at {where.jobs}"
+        text += "; Ctrl-C ends it"
         _answer(where, json, text)
         sys.stdout.flush()
 
@@ -527,11 +544,11 @@ def predict(
     json: Json = False,
 ) -> None:
     """Ask the running server."""
-    from serve import endpoint
+    from serve import endpoint, kin
     from serve.client import Client
 
     loaded, place = _spec(spec, None), _place()
-    with Client(url or endpoint.find(place.storage, loaded.name).url, loaded.name) as client:
+    with Client(url or endpoint.find(place.storage, loaded.name, kin.of(loaded)).url, loaded.name) as client:
         answer = client.predict(_inputs(loaded, inputs))
     lines = [
         f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)
@@ -605,7 +622,7 @@ def watch(
 ) -> None:
     """Judge windows of the prediction log; retrain when the policy says so. One watch a model acts, others wait."""
     from monitoring import controller, launcher, show
-    from serve import endpoint
+    from serve import endpoint, kin
 
     if once + detach + stop > 1:
         raise UserError("takes one of --once, --detach and --stop")
@@ -618,7 +635,7 @@ def watch(
         manner = _manner(image, namespace, queue, data_claim, memory, deadline, grow)
         runs: launcher.Launcher = launcher.Kubernetes(loaded, kube.connect(context), manner)
     else:
-        where = address or place.settings.address or endpoint.find(place.storage, loaded.name).jobs
+        where = address or place.settings.address or endpoint.find(place.storage, loaded.name, kin.of(loaded)).jobs
         if where is None:
             raise UserError("no job API is known to retrain on", mend="pass --address, or --kubernetes")
         if detach or stop:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from .tracking import client, tracking_uri
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_PAGE = 1000
 CHAMPION, CHALLENGER, PREVIOUS, CANARY = "champion", "challenger", "previous", "canary"
 
 
@@ -69,7 +70,13 @@ class Registry:
         return sorted(made, key=lambda v: v.version)
 
     def models(self) -> list[str]:
-        return sorted(m.name for m in self._client.search_registered_models())
+        return sorted(m.name for m in self._registered())
+
+    def aliases(self) -> dict[str, dict[str, int]]:
+        """Version by alias of each model that has any alias; one question for a thousand models."""
+        return {
+            one.name: {alias: int(at) for alias, at in one.aliases.items()} for one in self._registered() if one.aliases
+        }
 
     def get(self, model: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
@@ -111,6 +118,14 @@ class Registry:
             raise NotFoundError(f"model {model!r} has no previous champion to return to", mend="see `rehone models`")
         return found
 
+    def retire(self, model: str) -> ModelVersion:
+        """The champion becomes `previous`, and nothing is champion. Raises NotFoundError when nothing was."""
+        champion = self.champion(model)
+        # `previous` first: killed in between, what is served can still be told.
+        self._client.set_registered_model_alias(model, PREVIOUS, str(champion.version))
+        self._client.delete_registered_model_alias(model, CHAMPION)
+        return self.get(model, champion.version)
+
     def dismiss(self, model: str) -> None:
         """The challenger lost: it stays a version and is no longer `challenger`."""
         if CHALLENGER in (self._aliases(model) or {}):
@@ -151,6 +166,15 @@ class Registry:
                 return Path(download_artifacts(f"{version.source}/{name}", **where)).read_bytes()
             except (MlflowException, OSError) as error:
                 raise NotFoundError(f"{version.model} version {version.version} has no {name}") from error
+
+    def _registered(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _aliases(self, model: str) -> dict[str, int] | None:
         """None when there is no such model."""

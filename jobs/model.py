@@ -7,6 +7,7 @@ and labels they belong to is in the manifest beside them (`publish.py`).
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -218,10 +219,40 @@ def load(
     return model.merge_and_unload() if merge and not model.active_peft_config.is_prompt_learning else model
 
 
+def adapter_kind(folder: Path) -> str:
+    """PEFT's word for the method of the adapter in a trained folder: LORA (DoRA too), IA3."""
+    tree = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    return str(tree["peft_type"])
+
+
+def adapted(net: Any, folder: Path, name: str) -> Any:
+    """A base model with the adapter of a trained folder on it, to answer only."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(net, str(folder / "adapter"), adapter_name=name)
+
+
+def add_adapter(net: Any, folder: Path, name: str) -> None:
+    """One more beside those that `adapted` has, and answers with none of them yet."""
+    device = str(next(net.parameters()).device)
+    net.load_adapter(str(folder / "adapter"), name, torch_device=device, low_cpu_mem_usage=True)
+
+
+def adapted_layers(net: Any) -> list[Any]:
+    """The layers of a model that differ from adapter to adapter, heads too: what takes `adapter_names`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return [layer for layer in net.modules() if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper))]
+
+
 def save(model: Any, state: dict[str, Any] | None, folder: Path) -> None:
     """Write `adapter/` or `weights/`. `state` holds gathered weights where ZeRO stage 3 has them in shards."""
-    is_adapter = hasattr(model, "peft_config")
-    model.save_pretrained(str(folder / ("adapter" if is_adapter else "weights")), state_dict=state)
+    if hasattr(model, "peft_config"):
+        # Not the base's embeddings, which nothing has changed and which a speech model has none of.
+        model.save_pretrained(str(folder / "adapter"), state_dict=state, save_embedding_layers=False)
+    else:
+        model.save_pretrained(str(folder / "weights"), state_dict=state)
 
 
 def _quiet() -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from . import batches, model, tasks
 from .spec import Spec
 from .targets import passage, preference, text
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
+
+if TYPE_CHECKING:
+    from .adapters import Base
 
 _NOT_ONE_PASS = {text.NAME, preference.NAME, passage.NAME}
 
@@ -37,28 +40,54 @@ class Predictor:
         self.labels, self.engine = tuple(labels), "torch"
         self.net, self._task, self._processor = net.eval(), task, processor
         self._ask: Callable[..., Any] = self.net
-        self._bounds, self._batch_size = bounds, batch_size
+        self.bounds, self._batch_size = bounds, batch_size
+        self.base: Base | None = None  # that it shares with others
         self._device = next(net.parameters()).device
 
     @classmethod
     def load(cls, folder: Path, *, merge: bool = True) -> Predictor:
         """From a model version's folder (layout in `publish.py`)."""
+
+        def loaded(task: Task, base_model: str, labels: Sequence[str]) -> Any:
+            net = model.load(folder, task, base_model, labels, merge=merge)
+            return net.cuda() if torch.cuda.is_available() else net
+
+        return cls.around(folder, loaded)
+
+    @classmethod
+    def around(
+        cls,
+        folder: Path,
+        load: Callable[[Task, str, Sequence[str]], Any],
+        processor: Callable[[Task, Path, Bounds], Any] | None = None,
+    ) -> Predictor:
+        """What a version's folder describes, with the network that `load` gives for task, base model and labels."""
         manifest = json.loads((folder / "manifest.json").read_text())
         task = tasks.get(manifest["task"])
-        net = model.load(folder, task, manifest["base_model"], manifest["labels"], merge=merge)
-        if torch.cuda.is_available():
-            net = net.cuda()
+        net = load(task, manifest["base_model"], manifest["labels"])
         bounds = Spec.model_validate(manifest["spec"]).bounds  # with defaults for what an older spec did not have
-        return cls(net, task, task.processor(folder / "processor"), manifest["labels"], bounds)
+        place = folder / "processor"
+        made = task.processor(place) if processor is None else processor(task, place, bounds)
+        return cls(net, task, made, manifest["labels"], bounds)
 
     def __call__(self, inputs: Sequence[str]) -> list[Output]:
         """One Output an input, in order."""
-        data = self._task.encode(self._processor, inputs, None, self.labels, self._bounds)
         outputs: list[Output | None] = [None] * len(inputs)
-        for rows in batches.alike(data.lengths, self._batch_size, _CALL.get(self._device.type, math.inf)):
-            for row, output in zip(rows, self._forward(data.batch(rows)), strict=True):
+        for rows, batch in self.batches(inputs):
+            for row, output in zip(rows, self.read(self._ask, batch), strict=True):
                 outputs[row] = output
         return [output for output in outputs if output is not None]
+
+    def batches(self, inputs: Sequence[str]) -> Iterator[tuple[Sequence[int], dict[str, torch.Tensor]]]:
+        """Numbers of inputs of like length, and what the network takes for them."""
+        data = self._task.encode(self._processor, inputs, None, self.labels, self.bounds)
+        for rows in batches.alike(data.lengths, self._batch_size, _CALL.get(self._device.type, math.inf)):
+            yield rows.tolist(), {name: part.to(self._device) for name, part in data.batch(rows).items()}
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
+    def read(self, ask: Callable[..., Any], batch: dict[str, torch.Tensor]) -> list[Output]:
+        """What the task makes of a batch; `ask` takes what the network does, and gives what that gives."""
+        return self._task.answer(ask, self._processor, self.labels, batch, self.bounds)
 
     @property
     def compilable(self) -> bool:
@@ -83,14 +112,9 @@ class Predictor:
 
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The answer piece by piece, never more of it than the spec allows. Raises UserError where none is written."""
-        bound = replace(sampling, most=min(sampling.most, self._bounds.answer))
-        return self._task.write(self.net, self._processor, given, self._bounds, bound)
+        bound = replace(sampling, most=min(sampling.most, self.bounds.answer))
+        return self._task.write(self.net, self._processor, given, self.bounds, bound)
 
     def explain(self, given: str, label: str | None, steps: int) -> Explanation:
         """What in an input speaks for `label`, the predicted one when None. Safe beside a call. Raises UserError."""
-        return self._task.explain(self.net, self._processor, self.labels, self._bounds.input, given, label, steps)
-
-    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
-    def _forward(self, batch: dict[str, torch.Tensor]) -> list[Output]:
-        given = {name: part.to(self._device) for name, part in batch.items()}
-        return self._task.answer(self._ask, self._processor, self.labels, given, self._bounds)
+        return self._task.explain(self.net, self._processor, self.labels, self.bounds.input, given, label, steps)

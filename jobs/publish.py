@@ -89,7 +89,13 @@ def publish(
         source = run.log_folder(folder, "model")
     cards = made.scorecards.items()
     run.log_metrics({f"test_{name}_{m}": v.value for name, card in cards for m, v in card.metrics.items()})
-    tags = {"dataset": data.version, "spec": spec.hash, "task": spec.task, "base_model": spec.base_model}
+    tags = {
+        "dataset": data.version,
+        "spec": spec.hash,
+        "task": spec.task,
+        "base_model": spec.base_model,
+        "method": spec.method.name,
+    }
     version = registry.register(spec.name, run.id, source, tags | ({"parent": str(parent.version)} if parent else {}))
     return Published(version, made, forgetting)
 

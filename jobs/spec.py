@@ -196,6 +196,10 @@ class AuditSpec(Part):
     ray_rows: PositiveInt = Field(20_000, description="Rows from which embeddings are computed through Ray Data.")
 
 
+SHARING = frozenset({"lora", "rslora", "dora"})
+"""Methods whose models can share a base model in memory."""
+
+
 class MethodSpec(Part):
     name: Literal["lora", "rslora", "dora", "qlora", "ia3", "prompt-tuning", "full"] = Field(
         "lora",
@@ -475,6 +479,25 @@ class AutoscaleSpec(Part):
         return self
 
 
+class AdaptersSpec(Part):
+    most: int = Field(
+        0,
+        ge=0,
+        description="Other models that a replica may hold beside the spec's own: champions of the registry that are "
+        "LoRA adapters on the same base model, for the same task. Each is loaded when it is first asked for, and the "
+        "one longest unused makes room. 0: the server answers for its own model alone.",
+    )
+    pinned: tuple[str, ...] = Field(
+        (), description="Of these, models that are loaded at the start and make no room for others."
+    )
+
+    @model_validator(mode="after")
+    def _others_have_room(self) -> AdaptersSpec:
+        if self.pinned and len(self.pinned) >= self.most:
+            raise ValueError(f"{len(self.pinned)} are pinned: `most` must be larger, so that others have room")
+        return self
+
+
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
@@ -513,6 +536,7 @@ class ServingSpec(Part):
     timeout_seconds: PositiveFloat = Field(60.0, description="How long a request may take; then it gets 504.")
     access_log: bool = Field(True, description="Write a line of JSON for each request, with its prediction ids.")
     canary: CanarySpec = CanarySpec()  # type: ignore[call-arg]
+    adapters: AdaptersSpec = AdaptersSpec()  # type: ignore[call-arg]
 
     @property
     def most_replicas(self) -> int:
@@ -524,6 +548,12 @@ class ServingSpec(Part):
         if engine == "vllm":
             raise ValueError("vLLM is not supported here; texts are written by torch")
         return engine
+
+    @model_validator(mode="after")
+    def _a_base_is_shared_uncompiled(self) -> ServingSpec:
+        if self.adapters.most and self.engine != "torch":
+            raise ValueError(f"engine: {self.engine} compiles one model; adapters share a base with engine: torch")
+        return self
 
     @model_validator(mode="after")
     def _issuer_is_named_and_asked(self) -> ServingSpec:
@@ -707,6 +737,13 @@ class Spec(Part):
         if task not in TASKS:
             raise ValueError(f"{task!r} is none of {', '.join(TASKS)}")
         return task
+
+    @model_validator(mode="after")
+    def _a_base_is_shared_by_its_kin(self) -> Spec:
+        if self.serving.adapters.most and self.method.name not in SHARING:
+            shared = ", ".join(sorted(SHARING))
+            raise ValueError(f"serving.adapters: method {self.method.name} shares no base, as {shared} do")
+        return self
 
     @model_validator(mode="after")
     def _only_texts_are_masked(self) -> Spec:

@@ -17,7 +17,7 @@ from cluster.lease import Lease
 from cluster.submit import Jobs
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from serve import endpoint
+from serve import endpoint, kin
 from serve.endpoint import Endpoint
 
 from . import hold, journal, notices, trial
@@ -112,7 +112,8 @@ def serve(
 
     launcher = StandingCluster(spec, place, address) if address is not None else None
     watching = bound(spec, place, launcher) if decided is not None and launcher is not None else None
-    where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address)
+    shared = kin.of(spec) if spec.serving.adapters.most else ""
+    where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address, shared)
     endpoint.record(place.storage, where)
     ready(where)
     try:
@@ -151,7 +152,7 @@ def status(spec: Spec, place: Place, last: int = _LAST) -> dict[str, Any]:
     decisions = [e.body for e in entries if e.kind == journal.DECISION]
     held, waits = hold.paused(entries), hold.awaiting(entries)
     try:
-        where: Endpoint | None = endpoint.find(place.storage, spec.name)
+        where: Endpoint | None = endpoint.find(place.storage, spec.name, kin.of(spec))
     except NotFoundError:
         where = None
     jobs, unreachable = _jobs(where.jobs if where else place.settings.address, spec.name)

@@ -20,7 +20,7 @@ from jobs.spec import Spec
 from serve import examine
 
 from . import hold, trial
-from .journal import AWAITS, BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, ROLLBACK, VERDICT, Journal
+from .journal import AWAITS, BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, RETIREMENT, ROLLBACK, VERDICT, Journal
 from .judges import gate
 from .judges.gate import Verdict
 from .trial import Court
@@ -110,6 +110,20 @@ def _certify(place: Place, version: ModelVersion) -> None:
 def roll_back(model: str, place: Place, version: int | None = None, key: str | None = None) -> ModelVersion:
     """Make a version, the previous champion when none is named, champion again. Raises NotFoundError."""
     return _move(place, ROLLBACK, model, place.registry.previous(model).version if version is None else version, key)
+
+
+def retire(model: str, place: Place) -> ModelVersion:
+    """Nothing is champion any more: servers that answer for many models let go of this one. The version that was.
+
+    Raises NotFoundError when there was none.
+    """
+    body = {"version": place.registry.champion(model).version, "by": hold.somebody()}
+    journal, key = Journal(place.storage), f"{body['version']}-{time.time_ns()}"
+    journal.write(model, RETIREMENT, BEGUN, key, body)
+    place.registry.end_trial(model)
+    retired = place.registry.retire(model)
+    journal.write(model, RETIREMENT, DONE, key, body)
+    return retired
 
 
 def _move(place: Place, kind: str, model: str, version: int, key: str | None) -> ModelVersion:

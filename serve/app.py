@@ -1,4 +1,4 @@
-"""The HTTP application: FastAPI over a `Service`. Routes, bodies, status codes; nothing else."""
+"""The HTTP application: FastAPI over the `Service`s of some models. Routes, bodies, status codes; nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from jobs.explain.pixels import ImageExplanation
 from jobs.explain.words import TextExplanation
 
 from . import openai_routes, telemetry
-from .predictions import Prediction
+from .guard import may_ask
+from .models import Listed, Models
+from .predictions import Prediction, parse_id
 from .service import NotReadyError, Service
 
 _NOTED = 10  # prediction ids of one request that its line in the access log has
@@ -113,10 +115,11 @@ class Served(Body):
     alias: list[str]
     labels: list[str]
     engine: str = Field(description="What answers: torch, onnx or onnx-int8.")
+    loaded: bool = Field(description="False for one that is loaded when it is asked for; its labels are known then.")
     failed: dict[int, str] = Field(description="Versions that were promoted and could not be loaded, and why.")
 
 
-class Models(Body):
+class Listing(Body):
     object: Literal["list"] = "list"
     data: list[Served]
 
@@ -129,8 +132,13 @@ class Problem(BaseModel):
     detail: str
 
 
+class ForbiddenError(RehoneError):
+    """Whoever asks may not ask this model."""
+
+
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NotFoundError, 404),
+    (ForbiddenError, 403),
     (UserError, 422),
     (NotReadyError, 503),
     (RehoneError, 503),
@@ -154,8 +162,8 @@ class Limits:
     characters: int
 
 
-def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]) -> FastAPI:
-    """The application over one service. `failed` says which promoted versions could not be loaded."""
+def build(models: Models, limits: Limits) -> FastAPI:
+    """The application over the models of a replica."""
     api = FastAPI(
         title="rehone", summary="Predictions of fine-tuned models, and their true labels when they are known."
     )
@@ -164,6 +172,8 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
     api.add_exception_handler(RequestValidationError, _refuse)
     api.add_exception_handler(HTTPException, _plain)
 
+    reach = _way(models)
+
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
     async def predict(model: str, body: PredictRequest, request: Request, x_rehone_key: Key = None) -> PredictResponse:
         """Label one input or many: texts, or images as `data:` URIs.
@@ -171,56 +181,79 @@ def build(service: Service, limits: Limits, failed: Callable[[], dict[int, str]]
         Every answer is in the prediction log before it is sent.
         """
         _bound(body.inputs, limits.predict, limits.characters)
+        service = await reach(request, model)
         made = await service.predict(model, body.inputs, key=x_rehone_key)
         ids = [prediction.prediction_id for prediction in made[:_NOTED]]
         telemetry.note(request.scope, version=made[0].version, prediction_ids=ids)
         return PredictResponse(model=model, version=made[0].version, predictions=[_predicted(p) for p in made])
 
     @api.post("/v1/models/{model}/explain", responses=_PROBLEMS, response_model_exclude_none=True)
-    async def explain(model: str, body: ExplainRequest) -> ExplainResponse:
+    async def explain(model: str, body: ExplainRequest, request: Request) -> ExplainResponse:
         """Which words of a text, or places of an image, speak for a label and by how much (integrated gradients).
 
         Costs tens of predictions an input. Writes nothing to the prediction log.
         """
         _bound(body.inputs, limits.explain, limits.characters)
+        service = await reach(request, model)
         made = await service.explain(model, body.inputs, body.label)
         return ExplainResponse(
             model=model, version=made.version, explanations=[_explained(e) for e in made.explanations]
         )
 
     @api.post("/v1/feedback", responses=_PROBLEMS)
-    async def feedback(body: Labels | Label) -> Accepted:
+    async def feedback(body: Labels | Label, request: Request) -> Accepted:
         """The true label of one prediction or of many, whenever it is known. All are taken, or none."""
         labels = body.feedback if isinstance(body, Labels) else [body]
-        return Accepted(accepted=service.feedback([(label.prediction_id, label.label) for label in labels]))
+        names = dict.fromkeys(parse_id(one.prediction_id)[0] for one in labels)
+        services = {model: await reach(request, model) for model in names}
+        rows = [services[parse_id(one.prediction_id)[0]].labelled(one.prediction_id, one.label) for one in labels]
+        next(iter(services.values())).keep(rows)
+        return Accepted(accepted=len(rows))
 
     @api.get("/v1/models", responses=_NOT_READY)
-    async def models() -> Models:
-        """What is served now, as OpenAI's API lists models."""
-        engine = service.engine()
-        version = engine.version
-        served = Served(
-            id=version.model,
-            created=int(version.created),
-            version=version.version,
-            alias=list(version.aliases),
-            labels=list(engine.labels),
-            engine=engine.predictor.engine,
-            failed=failed(),
-        )
-        return Models(data=[served])
+    async def listed(request: Request) -> Listing:
+        """What whoever asks may ask, as OpenAI's API lists models."""
+        found = await models.listed()
+        return Listing(data=[_served(one) for one in found if may_ask(request.scope, one.version.model)])
 
     @api.get("/healthz", responses=_NOT_READY)
     async def healthz() -> Health:
         """200 when a version is loaded, 503 until then."""
-        service.engine()
+        models.ready()
         return Health(status="ok")
 
     def bound(inputs: Sequence[str]) -> None:
         _bound(inputs, limits.predict, limits.characters)
 
-    api.include_router(openai_routes.router(service, bound, _GUARDED))
+    api.include_router(openai_routes.router(reach, bound, _GUARDED))
     return api
+
+
+def _way(models: Models) -> openai_routes.Reach:
+    """The only one to a service: nobody gets past the scope of a key, nor learns which names there are beyond it."""
+
+    async def reach(request: Request, model: str) -> Service:
+        if not may_ask(request.scope, model):
+            raise ForbiddenError(f"this caller may not ask {model[:80]}")
+        service = await models.of(model)
+        telemetry.note(request.scope, model=service.model)
+        return service
+
+    return reach
+
+
+def _served(one: Listed) -> Served:
+    version, engine = one.version, one.engine
+    return Served(
+        id=version.model,
+        created=int(version.created),
+        version=version.version,
+        alias=list(version.aliases),
+        labels=[] if engine is None else list(engine.labels),
+        engine="torch" if engine is None else engine.predictor.engine,
+        loaded=engine is not None,
+        failed=dict(one.failed),
+    )
 
 
 def _predicted(made: Prediction) -> Predicted:

@@ -1,5 +1,7 @@
 """Adaptive batches: what waits goes through the engine together, as soon as the engine is free.
 
+Requests of several models go together where these share a base.
+
 Nobody waits for others to come: a request that finds the engine idle is answered at once, and while the engine works
 the next batch gathers. Under load batches grow by themselves, and what HTTP costs runs beside the engine.
 """
@@ -8,21 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from cluster.errors import ClusterError
 
-from .engine import Answered, Engine
+from .engine import Answer, Answered, Engine, answer
 from .tracing import UNTRACED, Trace, Turn
+
+Loaded = Callable[[], Engine | None]
+"""The engine that serves a model now, if any."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """One request: its inputs, who waits for the answers, and its place in a trace."""
+    """One request: what engine is to answer, its inputs, who waits for the answers, and its place in a trace."""
 
+    engine: Loaded
     inputs: Sequence[str]
     answer: asyncio.Future[Answered]
     turn: Turn | None = None
@@ -50,20 +57,24 @@ def chosen(waiting: Sequence[Waiting], most: int) -> tuple[list[Waiting], list[W
 
 
 class Batcher:
-    """A thread that feeds one engine. `engine` gives the one that serves now: a batch ends on the one it began on."""
+    """A thread that feeds engines, of one model or of many on one base: a batch ends on those it began on."""
 
-    def __init__(self, name: str, engine: Callable[[], Engine | None], most: int, trace: Trace = UNTRACED) -> None:
-        self._name, self._engine, self._most, self._trace = name, engine, most, trace
+    def __init__(self, name: str, most: int, trace: Trace = UNTRACED) -> None:
+        self._name, self._most, self._trace = name, most, trace
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def answer(self, inputs: Sequence[str]) -> Answered:
+    def lane(self, engine: Loaded) -> Answer:
+        """What answers by this engine, with its batches shared by all lanes."""
+        return partial(self.answer, engine)
+
+    async def answer(self, engine: Loaded, inputs: Sequence[str]) -> Answered:
         """Answers in the inputs' order, all from one engine. Raises what the engine raised, ClusterError without one.
 
         Who is cancelled while it waits takes no turn.
         """
-        one = Waiting(inputs, asyncio.get_running_loop().create_future(), self._trace.turn())
+        one = Waiting(engine, inputs, asyncio.get_running_loop().create_future(), self._trace.turn())
         self._queue.put(one)
         return await one.answer
 
@@ -81,6 +92,7 @@ class Batcher:
             batch, waiting = chosen(waiting, self._most)
             # One call for the whole batch: each one wakes the loop, which costs more than what it does then.
             batch[0].answer.get_loop().call_soon_threadsafe(_deliver, self._answered(batch))
+            del batch  # with what it holds of the engines, which may be let go before there is another
 
     def _gathered(self, waiting: list[Waiting]) -> bool:
         """Adds all who have come to those `waiting`, once there is anybody; False at the end."""
@@ -95,22 +107,38 @@ class Batcher:
 
     def _answered(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answered | Exception]]:
         try:
-            whole = self._through(batch)
+            return self._through(batch)
         except Exception as error:  # noqa: BLE001 - the engine's, for whoever asked
             if len(batch) == 1:
                 return [(batch[0], error)]
             # Each alone once more: the fault may be one request's, and no reason to fail the others.
             return [answered for one in batch for answered in self._answered([one])]
-        outputs = iter(whole.outputs)
-        return [(one, replace(whole, outputs=[next(outputs) for _ in one.inputs])) for one in batch]
 
-    def _through(self, batch: Sequence[Waiting]) -> Answered:
-        engine = self._engine()
-        if engine is None:
-            raise ClusterError("the version that was to answer is no longer loaded", mend="try again")
-        inputs = [given for one in batch for given in one.inputs]
-        with self._trace.batch(self._name, [one.turn for one in batch], engine, len(inputs)):
-            return engine.answer(inputs)
+    def _through(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answered | Exception]]:
+        engines = _engines(batch)
+        parts: dict[int, tuple[Engine, list[Waiting]]] = {}
+        for one, engine in zip(batch, engines, strict=True):
+            parts.setdefault(id(engine), (engine, []))[1].append(one)
+        asked = [(engine, [given for one in part for given in one.inputs]) for engine, part in parts.values()]
+        rows = sum(len(inputs) for _, inputs in asked)
+        with self._trace.batch(self._name, [one.turn for one in batch], engines, rows):
+            answered = answer(asked)
+        whole = zip(parts.values(), answered, strict=True)
+        return [pair for (_, part), made in whole for pair in _shares(part, made)]
+
+
+def _engines(batch: Sequence[Waiting]) -> list[Engine]:
+    """Of each, one and the same for all of one model: it may be swapped meanwhile. Raises ClusterError."""
+    lanes = {one.engine: one.engine() for one in batch}
+    found = [lanes[one.engine] for one in batch]
+    if any(engine is None for engine in found):
+        raise ClusterError("the version that was to answer is no longer loaded", mend="try again")
+    return [engine for engine in found if engine is not None]
+
+
+def _shares(part: Sequence[Waiting], whole: Answered) -> Iterator[tuple[Waiting, Answered]]:
+    outputs = iter(whole.outputs)
+    return ((one, replace(whole, outputs=[next(outputs) for _ in one.inputs])) for one in part)
 
 
 def _deliver(answered: Sequence[tuple[Waiting, Answered | Exception]]) -> None:

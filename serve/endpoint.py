@@ -7,27 +7,41 @@ from dataclasses import asdict, dataclass
 from cluster.errors import NotFoundError
 from cluster.storage import Storage
 
+_PLACE = "serving"
+
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`url`: base URL of our HTTP API; `jobs`: job API of the Ray cluster it runs on, if it has one."""
+    """`url`: base URL of our HTTP API; `jobs`: job API of the Ray cluster it runs on, if it has one.
+
+    `kin`: whose adapters are all answered for too (`kin.py`); "" where it is this model alone.
+    """
 
     model: str
     url: str
     jobs: str | None
+    kin: str = ""
 
 
 def record(storage: Storage, endpoint: Endpoint) -> None:
-    storage.write_json(f"serving/{endpoint.model}.json", asdict(endpoint))
+    storage.write_json(f"{_PLACE}/{endpoint.model}.json", asdict(endpoint))
 
 
-def find(storage: Storage, model: str) -> Endpoint:
-    """The endpoint recorded last; it may be gone. Raises NotFoundError."""
-    path = f"serving/{model}.json"
-    if not storage.exists(path):
-        raise NotFoundError(f"model {model!r} is not served from this storage root", mend="`rehone serve SPEC`")
-    return Endpoint(**storage.read_json(path))
+def find(storage: Storage, model: str, kin: str = "") -> Endpoint:
+    """The endpoint recorded last; it may be gone. Raises NotFoundError.
+
+    Where the model has none of its own, one that answers for all of its `kin`.
+    """
+    path = f"{_PLACE}/{model}.json"
+    if storage.exists(path):
+        return Endpoint(**storage.read_json(path))
+    names = storage.list(_PLACE) if kin else []
+    for name in (name for name in names if name.endswith(".json")):
+        other = Endpoint(**storage.read_json(f"{_PLACE}/{name}"))
+        if other.kin == kin:
+            return other
+    raise NotFoundError(f"model {model!r} is not served from this storage root", mend="`rehone serve SPEC`")
 
 
 def forget(storage: Storage, model: str) -> None:
-    storage.remove(f"serving/{model}.json")
+    storage.remove(f"{_PLACE}/{model}.json")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
@@ -20,11 +20,20 @@ from . import parity
 from .choice import TOLERANCE
 
 
+class Shared(Protocol):
+    """A base model that several loaded models share."""
+
+    def answer(self, asked: Sequence[tuple[Any, Sequence[str]]], /) -> list[list[Output]]: ...
+
+
 class Answers(Protocol):
-    """What the engine asks of a loaded model."""
+    """What the engine asks of a loaded model. `base` is None for one that shares nothing."""
 
     labels: tuple[str, ...]
     engine: str
+
+    @property
+    def base(self) -> Shared | None: ...
 
     def __call__(self, inputs: Sequence[str], /) -> list[Output]: ...
 
@@ -76,6 +85,17 @@ class Answered:
     batch_rows: int = 0
     seconds: float = 0.0
     stand_in: bool = False
+
+
+def answer(asked: Sequence[tuple[Engine, Sequence[str]]]) -> list[Answered]:
+    """What each engine makes of its inputs, in order; all at once where the first shares its base with the others."""
+    shared = asked[0][0].predictor.base
+    if len(asked) == 1 or shared is None:
+        return [engine.answer(inputs) for engine, inputs in asked]
+    began = time.perf_counter()
+    outputs = shared.answer([(engine.predictor, inputs) for engine, inputs in asked])
+    batch, rows, seconds = token_hex(8), sum(len(inputs) for _, inputs in asked), time.perf_counter() - began
+    return [Answered(engine, made, batch, rows, seconds) for (engine, _), made in zip(asked, outputs, strict=True)]
 
 
 Answer = Callable[[Sequence[str]], Awaitable[Answered]]

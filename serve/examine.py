@@ -18,7 +18,7 @@ from cluster.errors import ClusterError, GateRefusedError, NotFoundError
 from cluster.registry import ModelVersion
 from jobs.pipeline import Place
 
-from . import choice, endpoint, engine, parity
+from . import choice, endpoint, engine, kin, parity
 from .certificate import TAG, Certificate, Measured
 from .tickets import Tickets, path
 from .witness import RefusedError, Witness
@@ -35,7 +35,7 @@ def certify(place: Place, version: ModelVersion, kind: choice.Kind) -> Certifica
     Raises GateRefusedError where the answers disagree or the version does not load, ClusterError where a server is
     there and does not answer.
     """
-    url = _server(place, version.model)
+    url = _server(place, version)
     answered = _by_replica(place, version, url) if url else None
     if answered is None:
         url, answered = "", _here(place, version, kind)
@@ -61,10 +61,10 @@ def _certificate(version: ModelVersion, wanted: parity.Golden, answered: Mapping
     )
 
 
-def _server(place: Place, model: str) -> str:
+def _server(place: Place, version: ModelVersion) -> str:
     """Base URL of the server that was started last; "" where there is none."""
     try:
-        return endpoint.find(place.storage, model).url
+        return endpoint.find(place.storage, version.model, kin.of_tags(version.tags)).url
     except NotFoundError:
         return ""
 
@@ -75,7 +75,7 @@ def _by_replica(place: Place, version: ModelVersion, url: str) -> dict[str, Any]
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
-        ticket = Tickets(place.storage, version.model).issue(version.version, time.time())
+        ticket = Tickets(place.storage).issue(version.model, version.version, time.time())
         try:
             answer = httpx.post(
                 url + path(version.model), headers={"Authorization": f"Bearer {ticket}"}, timeout=_SECONDS
@@ -106,9 +106,9 @@ def _by_replica(place: Place, version: ModelVersion, url: str) -> dict[str, Any]
 def _here(place: Place, version: ModelVersion, kind: choice.Kind) -> dict[str, Any]:
     kept = place.settings.spool_root / "engines"
     loader = choice.loader(kind, kept)
-    witness = Witness(version.model, place.registry, lambda v, folder: engine.load(v, folder, loader), kept)
+    witness = Witness(place.registry, lambda v, folder: engine.load(v, folder, loader), kept, lambda _: True)
     try:
-        return witness.answer(version.version)
+        return witness.answer(version.model, version.version)
     except RefusedError as error:
         raise _refused(version, str(error)) from error
 

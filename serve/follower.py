@@ -45,11 +45,12 @@ class AliasFollower:
         self._refused: Callable[[ModelVersion, str], None] | None = None
         self._said: int | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alias-follower", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Load the champion there is, or the one before it when it fails, then follow. Raises what loading raised."""
-        self._look_first()
+        self.look_first()
+        self._thread = threading.Thread(target=self._run, name="alias-follower", daemon=True)
         self._thread.start()
 
     def follow_canary(self, refused: Callable[[ModelVersion, str], None]) -> None:
@@ -58,9 +59,11 @@ class AliasFollower:
 
     def stop(self) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _look_first(self) -> None:
+    def look_first(self) -> None:
+        """Load the champion there is, or the one before it when it fails. Raises what loading raised."""
         try:
             self.look(CHAMPION)
         except Exception:
@@ -117,9 +120,13 @@ class AliasFollower:
 
     def _run(self) -> None:
         while not self._ended.wait(until_tick(self._model, self._seconds, time.time())):
-            self._try(self.look, CHAMPION)
-            if self._refused is not None:
-                self._try(self.look_for_canary, CANARY)
+            self.follow()
+
+    def follow(self) -> None:
+        """Once: swap where an alias names another version. A registry that is away is logged."""
+        self._try(self.look, CHAMPION)
+        if self._refused is not None:
+            self._try(self.look_for_canary, CANARY)
 
     def _try(self, look: Callable[[], None], alias: str) -> None:
         try:

@@ -2,8 +2,8 @@
 
 One ASGI layer. `/healthz` is let through, since what restarts servers has no key, and so is what a promotion asks,
 which has a ticket (`tickets.py`) and takes as long as loading a model. Where callers are asked who they are everything
-else needs a key or a token, the documentation too. Rates are counted a replica: with n replicas a caller gets up to n
-times as many.
+else needs a key or a token, the documentation too; which models it is for is asked where one is named (`may_ask`).
+Rates are counted a replica: with n replicas a caller gets up to n times as many.
 """
 
 from __future__ import annotations
@@ -69,18 +69,16 @@ class Bucket:
 
 
 class Guard:
-    """Answers 401, 403, 413, 429, 503 and 504 itself. `callers` is None where nobody is asked who they are."""
+    """Answers 401, 413, 429, 503 and 504 itself. `callers` is None where nobody is asked who they are."""
 
     def __init__(
         self,
         app: ASGIApp,
-        model: str,
         bounds: Bounds,
         callers: Known | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app, self._model, self._bounds, self._callers, self._clock = app, model, bounds, callers, clock
-        self._open = OPEN | {tickets.path(model)}
+        self._app, self._bounds, self._callers, self._clock = app, bounds, callers, clock
         self._ongoing = 0
         self._buckets: dict[str, Bucket] = {}
 
@@ -89,7 +87,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         sent = _with_headers(send, scope["path"])
-        if scope["path"] in self._open:
+        if scope["path"] in OPEN or tickets.takes(scope["path"]):
             await self._app(scope, receive, sent)
             return
         refusal = await self._refusal(scope)
@@ -112,8 +110,6 @@ class Guard:
                 return _problem(401, str(error), {"WWW-Authenticate": "Bearer"})
             except RehoneError as error:
                 return _problem(503, str(error), {"Retry-After": "1"})
-            if not known.may_ask(self._model):
-                return _problem(403, f"this caller may not ask {self._model}")
             _remember(scope, known)
             caller = known.id
         length = headers.get("content-length", "")
@@ -178,9 +174,15 @@ def _secret(headers: Headers) -> str:
     return secret.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
 
 
+def may_ask(scope: Scope, model: str) -> bool:
+    """Whether whoever asks may ask this model; anybody may where nobody is asked who they are."""
+    known: Caller | None = scope.get("state", {}).get("asks")
+    return known is None or known.may_ask(model)
+
+
 def _remember(scope: Scope, caller: Caller) -> None:
-    """For who writes down what was asked."""
-    scope.setdefault("state", {})["caller"] = caller.name
+    """For who writes down what was asked, and for `may_ask`."""
+    scope.setdefault("state", {}).update(caller=caller.name, asks=caller)
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,8 @@ from jobs.tasks.task import Sampling
 
 from . import telemetry
 from .service import Service, Written
+
+Reach = Callable[[Request, str], Awaitable[Service]]
 
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 _MOST = 100_000  # tokens, which the spec's training.max_answer bounds
@@ -130,27 +132,32 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(service: Service, bound: Any, guarded: dict[int | str, dict[str, Any]]) -> APIRouter:
-    """`bound(inputs)` raises UserError where a request carries too much; `guarded` documents what a guard answers."""
+def router(reach: Reach, bound: Any, guarded: dict[int | str, dict[str, Any]]) -> APIRouter:
+    """`reach` is the way to what answers for a model; `bound(inputs)` raises UserError where a request carries too
+    much; `guarded` documents what a guard answers.
+    """
     routes = APIRouter(tags=["OpenAI's API"])
     responses = guarded | _PROBLEMS
 
     @routes.post("/v1/chat/completions", responses=responses | _STREAMED, response_model=None)
     async def chat(body: ChatAsked, request: Request) -> Response | dict[str, Any]:
         """An answer to a conversation, streamed where asked."""
+        service = await reach(request, body.model)
         sampling = body.sampling(body.max_completion_tokens or body.max_tokens)
         return await _answered(service, body, body.given(), sampling, "chat.completion", request, bound)
 
     @routes.post("/v1/completions", responses=responses | _STREAMED, response_model=None)
     async def completions(body: CompletionAsked, request: Request) -> Response | dict[str, Any]:
         """An answer to a prompt, which is an input as /predict takes it."""
+        service = await reach(request, body.model)
         sampling = body.sampling(body.max_tokens)
         return await _answered(service, body, body.prompt, sampling, "text_completion", request, bound)
 
     @routes.post("/v1/embeddings", responses=responses)
-    async def embeddings(body: EmbeddingsAsked) -> dict[str, Any]:
+    async def embeddings(body: EmbeddingsAsked, request: Request) -> dict[str, Any]:
         """The embedding that the prediction log keeps of a text; writes nothing to it."""
         bound(body.input)
+        service = await reach(request, body.model)
         vectors = await service.embed(body.model, body.input)
         data = [
             {"object": "embedding", "index": at, "embedding": _encoded(vector, body.encoding_format)}

@@ -20,23 +20,24 @@ from cluster.registry import ModelVersion, Registry
 from cluster.session import free_port, worker_environment
 from cluster.settings import Settings
 from cluster.storage import Storage
-from jobs.data import intake
+from jobs.adapters import Base
 from jobs.spec import ServingSpec, Spec
 
-from . import app, choice, engine, issuer, tracing, witness
+from . import app, choice, engine, hosted, issuer, kin, tracing, witness
+from .adapters import Adapters
 from .app import Limits
 from .batching import Batcher
 from .callers import Callers
+from .catalogue import Catalogue
 from .engine import Engine, Load
-from .follower import AliasFollower
 from .guard import Bounds, Guard
+from .hosted import Replica
+from .models import Models, One
 from .node import Aliases
 from .predictions import tables
-from .service import Service
 from .spool import Flusher, Spool
 from .telemetry import RayMeter, Telemetry, access
 from .tickets import Tickets
-from .traffic import Lane, Traffic
 from .witness import Witness
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _LOOK_BACK = 12.0  # seconds of requests by which replicas are added or end; the
 @serve.deployment
 @serve.ingress()
 class Server:
-    """A replica. Its engines follow champion and canary; its spool moves to the log every `flush_seconds`."""
+    """A replica. Its engines follow champions and canaries; its spool moves to the log every `flush_seconds`."""
 
     def __init__(self, spec: Spec, settings: Settings, load: Load | None = None) -> None:
         import torch
@@ -59,36 +60,28 @@ class Server:
         # A pool in each replica would hold more connections than a database grants, for a question now and then.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         storage, folder = Storage.from_settings(settings), settings.spool_root
-        kept, registry = folder / "engines", Registry(settings)
-        loader = load or choice.loader(spec.serving.engine, kept)
-        poll = spec.serving.poll_seconds
-        aliases = Aliases(registry, folder / "aliases", poll)
+        kept, registry, serving = folder / "engines", Registry(settings), spec.serving
+        loader = load or _loader(spec, kept)
 
         def admit(version: ModelVersion, files: Path) -> Engine:
             return engine.load(version, files, loader)
 
-        self._follower = AliasFollower(aliases, spec.name, poll, admit)
-        self._follower.start()
-        most, self._trace = spec.serving.max_batch_size, tracing.from_environment(spec.name)
-        self._batches = Batcher("champion", lambda: self._follower.engine, most, self._trace)
-        self._canary_batches = Batcher("canary", lambda: self._follower.canary, most, self._trace)
+        most, self._trace = serving.max_batch_size, tracing.from_environment(spec.name)
+        self._batches = Batcher("champion", most, self._trace), Batcher("canary", most, self._trace)
         spool = Spool(folder)
-        self._flusher = Flusher(spool, folder, tables(storage), spec.serving.flush_seconds)
-        self._service = Service(
-            spec.name,
-            spool,
-            lambda: self._follower.engine,
-            self._batches.answer,
-            take=intake.taker(spec),
-            explain_steps=spec.serving.explain_steps,
-            traffic=self._traffic(spec, spool),
-            trace=self._trace,
-        )
-        self._serving = spec.serving
-        self._tickets = Tickets(storage, spec.name)
-        self._witness = Witness(
-            spec.name, registry, admit, kept, lambda: (self._follower.engine, self._follower.canary)
-        )
+        aliases = Aliases(registry, folder / "aliases", serving.poll_seconds)
+        replica = Replica(aliases, admit, *self._batches, spool, serving, self._trace)
+        own = hosted.own(spec, replica)
+        own.follower.start()
+        self._flusher = Flusher(spool, folder, tables(storage), serving.flush_seconds)
+        self._models: Models = One(own.service, own.follower)
+        if serving.adapters.most:
+            catalogue = Catalogue(registry, kin.of(spec), serving.poll_seconds)
+            self._models = adapters = Adapters(own, replica, catalogue, serving.adapters)
+            adapters.start()
+        self._name, self._serving = spec.name, serving
+        self._tickets = Tickets(storage)
+        self._witness = Witness(registry, admit, kept, self._models.fits, self._models.engines)
         with_keys = spec.serving.auth.startswith("keys")
         self._callers = Callers(storage, spec.serving.poll_seconds) if with_keys else None
         self._known = issuer.known(spec.serving.jwt, self._callers)
@@ -98,39 +91,35 @@ class Server:
         self._closed = False
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        api = app.build(self._service, self._limits, lambda: self._follower.failed)
-        serving, model = self._serving, self._service.model
-        api.include_router(witness.router(model, self._witness, self._tickets))
+        api = app.build(self._models, self._limits)
+        serving = self._serving
+        api.include_router(witness.router(self._witness, self._tickets))
         bounds = Bounds(serving.max_ongoing, serving.rate_per_minute, serving.max_body_bytes, serving.timeout_seconds)
-        api.add_middleware(Guard, model=model, bounds=bounds, callers=self._known)
+        api.add_middleware(Guard, bounds=bounds, callers=self._known)
         log = access.info if serving.access_log else None
-        api.add_middleware(Telemetry, meter=RayMeter(model), log=log, trace=self._trace)
+        api.add_middleware(Telemetry, meter=RayMeter(self._name), log=log, trace=self._trace)
         return api
 
-    def _traffic(self, spec: Spec, spool: Spool) -> Traffic | None:
-        """None without a share for canaries: none is then loaded."""
-        if not spec.serving.canary.share:
-            return None
-        champion = Lane(lambda: self._follower.engine, self._batches.answer)
-        canary = Lane(lambda: self._follower.canary, self._canary_batches.answer)
-        traffic = Traffic(spec.name, spec.serving.canary, champion, canary, spool.append)
-        self._follower.follow_canary(lambda version, reason: traffic.refused(version.version, reason))
-        return traffic
-
     def check_health(self) -> None:
-        self._service.engine()
+        self._models.ready()
 
     def __del__(self) -> None:
         # Serve calls this once the last request has been answered.
         if not getattr(self, "_closed", True):
             self._closed = True
-            for batches in (self._batches, self._canary_batches):
+            for batches in self._batches:
                 batches.stop()
-            self._follower.stop()
+            self._models.stop()
             self._flusher.stop()
             if self._callers is not None:
                 self._callers.stop()
             self._trace.stop()
+
+
+def _loader(spec: Spec, kept: Path) -> Load:
+    if spec.serving.adapters.most:
+        return Base(spec.base_model, spec.task).load
+    return choice.loader(spec.serving.engine, kept)
 
 
 def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:

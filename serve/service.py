@@ -135,20 +135,19 @@ class Service:
                 made.append(await asyncio.to_thread(engine.predictor.explain, text, label, self._steps))
         return Explained(engine.version.version, made)
 
-    def feedback(self, labels: Sequence[tuple[str, str]]) -> int:
-        """Take (prediction id, true label) pairs, all or none. Raises UserError, NotReadyError, OSError."""
-        engine, now = self.engine(), utc_now()
-        rows = []
-        for prediction_id, label in labels:
-            model, _ = parse_id(prediction_id)
-            self._require(model)
-            self._require_label(label, engine)
-            rows.append(Feedback(prediction_id, now, model, label))
-        self._append(rows)
-        return len(rows)
+    def labelled(self, prediction_id: str, label: str) -> Feedback:
+        """The true label of one of its predictions, which is in no log yet. Raises UserError, NotReadyError."""
+        model, _ = parse_id(prediction_id)
+        self._require(model)
+        self._require_label(label, self.engine())
+        return Feedback(prediction_id, utc_now(), model, label)
+
+    def keep(self, labels: Sequence[Feedback]) -> None:
+        """All or none, of whichever models. Raises OSError."""
+        self._append(labels)
 
     def _append(self, records: Sequence[Record]) -> None:
-        with self._trace.spool(len(records)):
+        with self._trace.spool(self.model, len(records)):
             self._spool.append(records)
 
     def _taken(self, inputs: Sequence[str]) -> list[str]:

@@ -21,13 +21,17 @@ _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
 
 
 class Meter(Protocol):
-    def request(self, route: str, status: int, seconds: float) -> None: ...
+    def request(self, model: str, route: str, status: int, seconds: float) -> None:
+        """`model` is "" where a request is of none."""
 
     def ongoing(self, requests: int) -> None: ...
 
 
 class RayMeter:
-    """Ray's metrics, with the model as a tag: rehone_requests, rehone_request_seconds, rehone_requests_ongoing."""
+    """Ray's metrics: rehone_requests, rehone_request_seconds, rehone_requests_ongoing.
+
+    Each has the model as a tag: `model` where a request is of none.
+    """
 
     def __init__(self, model: str) -> None:
         from ray.util import metrics
@@ -40,8 +44,8 @@ class RayMeter:
         self._ongoing = metrics.Gauge("rehone_requests_ongoing", "Requests being answered.", tag_keys=("model",))
         self._model = model
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        tags = {"model": self._model, "route": route, "status": str(status)}
+    def request(self, model: str, route: str, status: int, seconds: float) -> None:
+        tags = {"model": model or self._model, "route": route, "status": str(status)}
         self._requests.inc(1, tags)
         self._seconds.observe(seconds, tags)
 
@@ -85,7 +89,8 @@ class Telemetry:
                 self._told(scope, asked.status, time.perf_counter() - begun)
 
     def _told(self, scope: Scope, status: int, seconds: float) -> None:
-        self._meter.request(_route(scope), status, seconds)
+        model = str(scope["state"].get("model", ""))
+        self._meter.request(model, _route(scope), status, seconds)
         if self._log is not None:
             self._log(json.dumps(_line(scope, status, seconds)))
 
@@ -117,5 +122,5 @@ def _line(scope: Scope, status: int, seconds: float) -> dict[str, object]:
         "client": client[0] if client else None,
     }
     state = scope.get("state", {})
-    noted = ("caller", "version", "prediction_ids", "trace_id")
+    noted = ("caller", "model", "version", "prediction_ids", "trace_id")
     return line | {name: state[name] for name in noted if state.get(name) is not None}

@@ -39,7 +39,7 @@ _WHERE = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _HOW = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PATIENCE = 2.0  # seconds for what is left to send
 _UNTRACED = frozenset({"/healthz"})
-_NOTED = {"version": "rehone.version", "prediction_ids": "rehone.prediction_ids"}
+_NOTED = {"model": "rehone.model", "version": "rehone.version", "prediction_ids": "rehone.prediction_ids"}
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -71,14 +71,14 @@ class Trace(Protocol):
         """For the request that now waits."""
 
     def batch(
-        self, lane: str, turns: Sequence[Turn | None], engine: Engine, rows: int, /
+        self, lane: str, turns: Sequence[Turn | None], engines: Sequence[Engine], rows: int, /
     ) -> AbstractContextManager[object]:
-        """The forward of a batch for those who had waited."""
+        """The forward of a batch for those who had waited, each with the engine that answers it."""
 
     def writing(self, engine: Engine, pieces: Iterator[Piece], /) -> Iterator[Piece]:
         """The pieces of a text, as they are written."""
 
-    def spool(self, rows: int, /) -> AbstractContextManager[object]:
+    def spool(self, model: str, rows: int, /) -> AbstractContextManager[object]:
         """The write to the spool."""
 
     def stop(self) -> None:
@@ -158,23 +158,27 @@ class Tracing:
         return Turn(context.get_current(), time.time_ns()) if span.is_recording() else None
 
     @contextmanager
-    def batch(self, lane: str, turns: Sequence[Turn | None], engine: Engine, rows: int) -> Iterator[None]:
-        known = [turn for turn in turns if turn is not None]
+    def batch(self, lane: str, turns: Sequence[Turn | None], engines: Sequence[Engine], rows: int) -> Iterator[None]:
+        known = [(turn, self._of(engine)) for turn, engine in zip(turns, engines, strict=True) if turn is not None]
         if not known:
             yield
             return
-        said = self._of(engine) | {"rehone.lane": lane, "rehone.batch.rows": rows, "rehone.batch.requests": len(turns)}
+        models = sorted({engine.version.model for engine in engines})
+        said = {"rehone.lane": lane, "rehone.batch.rows": rows, "rehone.batch.requests": len(turns)}
         began = time.time_ns()
-        for turn in known:
-            self._tracer.start_span("queue", turn.context, attributes=said, start_time=turn.came).end(began)
-        links = [Link(trace.get_current_span(turn.context).get_span_context()) for turn in known]
+        for turn, of in known:
+            self._tracer.start_span("queue", turn.context, attributes=of | said, start_time=turn.came).end(began)
+        links = [Link(trace.get_current_span(turn.context).get_span_context()) for turn, _ in known]
         with ExitStack() as ended:
             # Of no parent: it answers them all.
-            whole = self._batches.start_span("batch", Context(), attributes=said, links=links, start_time=began)
+            of = known[0][1] if len(models) == 1 else {"rehone.models": models}
+            whole = self._batches.start_span("batch", Context(), attributes=of | said, links=links, start_time=began)
             ended.enter_context(_open(whole))
-            for turn in known:
+            for turn, of in known:
                 link = [Link(whole.get_span_context())]
-                part = self._tracer.start_span("engine", turn.context, attributes=said, links=link, start_time=began)
+                part = self._tracer.start_span(
+                    "engine", turn.context, attributes=of | said, links=link, start_time=began
+                )
                 ended.enter_context(_open(part))
             yield
 
@@ -191,8 +195,8 @@ class Tracing:
         finally:
             span.end()
 
-    def spool(self, rows: int) -> AbstractContextManager[object]:
-        return _open(self._tracer.start_span("spool", attributes={**self._model, "rehone.rows": rows}))
+    def spool(self, model: str, rows: int) -> AbstractContextManager[object]:
+        return _open(self._tracer.start_span("spool", attributes={"rehone.model": model, "rehone.rows": rows}))
 
     def stop(self) -> None:
         # OpenTelemetry's own would try for half a minute, in which Serve kills the replica that waits for it.
@@ -201,7 +205,12 @@ class Tracing:
         ending.join(_PATIENCE)
 
     def _of(self, engine: Engine) -> dict[str, Any]:
-        return {**self._model, "rehone.version": engine.version.version, "rehone.engine": engine.predictor.engine}
+        version = engine.version
+        return {
+            "rehone.model": version.model,
+            "rehone.version": version.version,
+            "rehone.engine": engine.predictor.engine,
+        }
 
 
 def _provider(processor: SpanProcessor, resource: Resource, sampler: Any) -> TracerProvider:

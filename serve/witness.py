@@ -15,11 +15,12 @@ from typing import Any, Protocol
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from cluster.errors import RehoneError
+from cluster.errors import NotFoundError, RehoneError
 from cluster.registry import ModelVersion
 
 from . import choice, parity
 from .engine import Engine
+from .models import unknown
 from .tickets import Tickets, path
 
 
@@ -36,23 +37,31 @@ class RefusedError(RehoneError):
 
 
 class Witness:
-    """`serving` gives the engines that are loaded already, `kept` is the node's folder of compiled models."""
+    """`serving` gives the engines that are loaded already, `kept` is the node's folder of compiled models.
+
+    `fits` says of which versions it could answer for the model.
+    """
 
     def __init__(
         self,
-        model: str,
         versions: Versions,
         load: Callable[[ModelVersion, Path], Engine],
         kept: Path,
-        serving: Callable[[], Sequence[Engine | None]] = tuple,
+        fits: Callable[[ModelVersion], bool],
+        serving: Callable[[], Sequence[Engine]] = tuple,
     ) -> None:
-        self._model, self._versions, self._load, self._kept, self._serving = model, versions, load, kept, serving
+        self._versions, self._load, self._kept, self._fits, self._serving = versions, load, kept, fits, serving
 
-    def answer(self, number: int) -> dict[str, Any]:
-        """`{"engine", "answers": [[label, [probability]]], "engines"}`. Raises RefusedError, the registry's faults."""
-        version = self._versions.get(self._model, number)
+    def answer(self, model: str, number: int) -> dict[str, Any]:
+        """`{"engine", "answers": [[label, [probability]]], "engines"}`.
+
+        Raises RefusedError, NotFoundError where the model is not served here, and the registry's faults.
+        """
+        version = self._versions.get(model, number)
+        if not self._fits(version):
+            raise unknown(model, "end its server's record, or serve it")
         folder = self._versions.download(version)
-        engine = self._loaded(number) or self._admitted(version, folder)
+        engine = self._loaded(version) or self._admitted(version, folder)
         outputs = engine.answer(parity.golden(folder).inputs).outputs
         return {
             "engine": engine.predictor.engine,
@@ -60,8 +69,9 @@ class Witness:
             "engines": [asdict(one) for one in choice.measured(self._kept, folder)],
         }
 
-    def _loaded(self, number: int) -> Engine | None:
-        return next((one for one in self._serving() if one is not None and one.version.version == number), None)
+    def _loaded(self, version: ModelVersion) -> Engine | None:
+        wanted = (version.model, version.version)
+        return next((one for one in self._serving() if (one.version.model, one.version.version) == wanted), None)
 
     def _admitted(self, version: ModelVersion, folder: Path) -> Engine:
         try:
@@ -71,22 +81,24 @@ class Witness:
             raise RefusedError(str(error) or type(error).__name__) from error
 
 
-def router(model: str, witness: Witness, tickets: Tickets) -> APIRouter:
+def router(witness: Witness, tickets: Tickets) -> APIRouter:
     """The route that a promotion asks, in no documentation: 403 without a ticket, 409 for a version that is refused."""
     routes, busy = APIRouter(), asyncio.Lock()
 
-    @routes.post(path(model), include_in_schema=False)
-    async def answer(request: Request) -> JSONResponse:
+    @routes.post(path("{model}"), include_in_schema=False)
+    async def answer(model: str, request: Request) -> JSONResponse:
         ticket = request.headers.get("authorization", "").removeprefix("Bearer ")
-        version = await asyncio.to_thread(tickets.version, ticket, time.time())
+        version = await asyncio.to_thread(tickets.version, model, ticket, time.time())
         if version is None:
             return JSONResponse({"detail": "this route is for promotions, by a ticket"}, 403)
         if busy.locked():
             return JSONResponse({"detail": "another version is being loaded"}, 429, {"Retry-After": "2"})
         async with busy:
             try:
-                return JSONResponse(await asyncio.to_thread(witness.answer, version))
+                return JSONResponse(await asyncio.to_thread(witness.answer, model, version))
             except RefusedError as error:
                 return JSONResponse({"detail": str(error)}, 409)
+            except NotFoundError as error:
+                return JSONResponse({"detail": str(error)}, 404)
 
     return routes

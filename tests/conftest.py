@@ -39,6 +39,17 @@ def _private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As a replica has it; on a busy machine several threads of torch wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def process_group() -> Iterator[None]:
     """For training in this process; once, since DeepSpeed holds on to the first group it sees."""

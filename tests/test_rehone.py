@@ -34,6 +34,7 @@ VERBS = [
     "models",
     "promote",
     "rollback",
+    "retire",
     "serve",
     "predict",
     "explain",

@@ -119,3 +119,32 @@ def test_one_file_of_a_version_is_read_alone(settings: Settings, tmp_path) -> No
     assert registry.read(served, "weights") == b"one-file"
     with pytest.raises(NotFoundError):
         registry.read(served, "card.html")
+
+
+def test_aliases_of_all_models_are_one_question_a_page(settings: Settings, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cluster.registry._PAGE", 2)
+    registry = Registry(settings)
+    for model in ("page-a", "page-b", "page-c"):
+        registry.promote(model, register(settings, model, tmp_path))
+    registry.register("page-d", registry.get("page-a", 1).run, "file:///x", {})
+    found = registry.aliases()
+    assert {model: found[model] for model in found if model.startswith("page-")} == {
+        "page-a": {CHAMPION: 1},
+        "page-b": {CHAMPION: 1},
+        "page-c": {CHAMPION: 1},
+        "page-d": {CHALLENGER: 1},
+    }
+    assert set(found) < set(registry.models())
+
+
+def test_a_retired_model_has_no_champion_and_can_come_back(settings: Settings, tmp_path) -> None:
+    registry = Registry(settings)
+    first, second = register(settings, "old", tmp_path), register(settings, "old", tmp_path)
+    registry.promote("old", first)
+    registry.promote("old", second)
+    assert registry.retire("old").version == second
+    assert aliases(registry, "old") == {PREVIOUS: second}
+    with pytest.raises(NotFoundError, match="'old' has no champion"):
+        registry.retire("old")
+    registry.promote("old", registry.previous("old").version)
+    assert registry.champion("old").version == second

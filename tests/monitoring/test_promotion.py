@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cluster.errors import NotFoundError
 from cluster.tracking import Tracker
 from jobs import batches, model, publish, train
 from jobs.data import preparation
@@ -136,3 +137,19 @@ def _is_kept(verdict: promotion.Verdict, place: Place, made: Published) -> None:
         "old-slices.png",
     }
     assert {"scores", "by found topic"} <= set(pd.read_parquet(folder / "reference.parquet").columns)
+
+
+def test_a_retired_model_is_in_the_journal_by_whom_and_comes_back_by_a_rollback(place: Place, tmp_path: Path) -> None:
+    with Tracker(place.settings, "tiny").run("made", {}, {}) as run:
+        place.registry.register("tiny", run.id, str(tmp_path), {})
+    place.registry.promote("tiny", 1)
+    place.registry.try_out("tiny", 1)
+    assert promotion.retire("tiny", place).version == 1
+    assert place.registry.aliases()["tiny"] == {"previous": 1}
+    begun, done = Journal(place.storage).entries("tiny", "retirement")
+    assert (begun.state, done.state, done.body["version"]) == ("begun", "done", 1)
+    assert done.body["by"]
+    with pytest.raises(NotFoundError, match="has no champion"):
+        promotion.retire("tiny", place)
+    assert promotion.roll_back("tiny", place).version == 1
+    assert place.registry.champion("tiny").version == 1

@@ -14,6 +14,7 @@ from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
 from jobs.targets import label
 from jobs.tasks.task import Output, Piece, Sampling
+from serve.engine import Engine, Shared
 
 LABELS = ("negative", "positive")
 
@@ -24,6 +25,7 @@ class FakePredictor:
     labels, engine = LABELS, "torch"
 
     def __init__(self, share: float = 0.75) -> None:
+        self.base: Shared | None = None
         self.share, self.seconds = share, 0.0
         self.fails: Exception | None = None
         self.calls: list[list[str]] = []
@@ -74,6 +76,18 @@ def write_version(folder: Path, share: float, golden: float | None = None) -> Pa
 
 def version(number: int) -> ModelVersion:
     return ModelVersion("m", number, f"run{number}", f"file:///{number}", {}, (CHAMPION,), 1e9)
+
+
+class Follower:
+    """Of a model whose engine is given elsewhere."""
+
+    def __init__(self, failed: dict[int, str] | None = None) -> None:
+        self.engine: Engine | None = None
+        self.canary: Engine | None = None
+        self.failed = failed or {}
+
+    def stop(self) -> None:
+        pass
 
 
 class FakeRegistry:

@@ -14,6 +14,7 @@ from jobs.explain.explanation import Explanation
 from jobs.spec import Spec
 from serve import app
 from serve.engine import Answered, Engine
+from serve.models import One
 from serve.predictions import FEEDBACK, PREDICTIONS
 from serve.service import Service
 from serve.spool import Spool
@@ -39,9 +40,8 @@ class Server:
         spec = {"name": "m", "base_model": "b", "data": {"source": "x.csv", "pii": pii}}
         take = intake.taker(Spec.model_validate(spec))
         self.service = Service("m", self.spool, lambda: self.engine, answer, take=take, explain_steps=4)
-        self.api = app.build(
-            self.service, app.Limits(predict=4, explain=2, characters=1000), failed=lambda: {6: "broken"}
-        )
+        models = One(self.service, fakes.Follower({6: "broken"}))
+        self.api = app.build(models, app.Limits(predict=4, explain=2, characters=1000))
 
     async def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)

@@ -37,7 +37,7 @@ class Slow(fakes.FakePredictor):
 
 def waiting(*inputs: Sequence[str]) -> list[Waiting]:
     nobody: Any = None
-    return [Waiting(texts, nobody) for texts in inputs]
+    return [Waiting(nobody, texts, nobody) for texts in inputs]
 
 
 def test_all_go_together_where_there_is_room() -> None:
@@ -77,11 +77,12 @@ def run(predictor: Slow, engine: Engine | None, *inputs: list[str]) -> list[Answ
     """The first request occupies the engine, the others come meanwhile."""
 
     async def asked() -> list[Answered | BaseException]:
-        batcher = Batcher("test", lambda: engine, 8)
-        first = asyncio.create_task(batcher.answer(inputs[0]))
+        batcher = Batcher("test", 8)
+        answer = batcher.lane(lambda: engine)
+        first = asyncio.create_task(answer(inputs[0]))
         if engine is not None:
             await asyncio.to_thread(predictor.begun.wait, 10)
-        others = [asyncio.create_task(batcher.answer(texts)) for texts in inputs[1:]]
+        others = [asyncio.create_task(answer(texts)) for texts in inputs[1:]]
         await asyncio.sleep(0)
         predictor.let.set()
         made = await asyncio.gather(first, *others, return_exceptions=True)
@@ -121,10 +122,11 @@ def test_who_has_gone_takes_no_turn_and_what_waits_at_the_end_is_answered() -> N
     predictor = Slow()
 
     async def asked() -> Answered:
-        batcher = Batcher("test", lambda: Engine(fakes.version(1), predictor), 8)
-        first = asyncio.create_task(batcher.answer(["a"]))
+        batcher = Batcher("test", 8)
+        answer = batcher.lane(lambda: Engine(fakes.version(1), predictor))
+        first = asyncio.create_task(answer(["a"]))
         await asyncio.to_thread(predictor.begun.wait, 10)
-        gone, last = (asyncio.create_task(batcher.answer([text])) for text in ("gone", "last"))
+        gone, last = (asyncio.create_task(answer([text])) for text in ("gone", "last"))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
@@ -142,11 +144,57 @@ def test_batches_are_bounded(most: int) -> None:
     predictor = fakes.FakePredictor()
 
     async def asked() -> list[Answered]:
-        batcher = Batcher("test", lambda: Engine(fakes.version(1), predictor), most)
-        made = await asyncio.gather(*(batcher.answer([str(at)]) for at in range(10)))
+        batcher = Batcher("test", most)
+        answer = batcher.lane(lambda: Engine(fakes.version(1), predictor))
+        made = await asyncio.gather(*(answer([str(at)]) for at in range(10)))
         await asyncio.to_thread(batcher.stop)
         return list(made)
 
     assert len(asyncio.run(asked())) == 10
     assert [text for call in predictor.calls for text in call] == [str(at) for at in range(10)]
     assert max(map(len, predictor.calls)) <= most
+
+
+class SharedBase:
+    """Answers for several models at once, each in its own way."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[tuple[str, ...]]] = []
+
+    def answer(self, asked: Sequence[tuple[Any, Sequence[str]]]) -> list[list[Output]]:
+        self.asked.append([tuple(inputs) for _, inputs in asked])
+        return [predictor(inputs) for predictor, inputs in asked]
+
+
+def test_requests_of_models_that_share_a_base_are_one_batch_and_a_broken_one_fails_alone() -> None:
+    base, busy = SharedBase(), Slow()
+    made = {"busy": busy, "one": fakes.FakePredictor(0.6), "two": fakes.FakePredictor(0.9)}
+    made["broken"] = fakes.FakePredictor()
+    made["broken"].fails = RuntimeError("its head is off")
+    for predictor in made.values():
+        predictor.base = base
+    engines = {name: Engine(fakes.version(1), predictor) for name, predictor in made.items()}
+
+    async def asked() -> list[Answered | BaseException]:
+        batcher = Batcher("test", 8)
+        lanes = {name: batcher.lane(lambda name=name: engines[name]) for name in engines}
+        first = asyncio.create_task(lanes["busy"](["first"]))
+        await asyncio.to_thread(busy.begun.wait, 10)
+        others = [("one", ["a", "bb"]), ("two", ["ccc"]), ("broken", ["x"]), ("one", ["dddd"])]
+        tasks = [asyncio.create_task(lanes[name](texts)) for name, texts in others]
+        await asyncio.sleep(0)
+        busy.let.set()
+        await first
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [asyncio.create_task(lanes[name](["again"])) for name in ("one", "two")]
+        answers += await asyncio.gather(*tasks)
+        await asyncio.to_thread(batcher.stop)
+        return answers
+
+    one, two, broken, more, *again = asyncio.run(asked())
+    # Together first, those of one model as one; then each alone, for the sake of the broken one.
+    assert base.asked[0] == [("a", "bb", "dddd"), ("ccc",), ("x",)]
+    assert isinstance(broken, RuntimeError)
+    assert [lengths(answer) for answer in (one, two, more)] == [[1, 2], [3], [4]]
+    shares = [answer.outputs[0].confidence for answer in (one, two, *again) if isinstance(answer, Answered)]
+    assert shares == [0.6, 0.9, 0.6, 0.9]

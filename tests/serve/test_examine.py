@@ -50,10 +50,12 @@ def admit(version: ModelVersion, folder: Path) -> Engine:
 def replica(place: Place, load: Callable[[ModelVersion, Path], Engine] = admit, model: str = "m") -> Iterator[str]:
     """What `rollout.Server` has, behind its guard with keys that nobody has, recorded as the server of the model."""
     api = FastAPI()
-    api.include_router(witness.router(model, Witness(model, place.registry, load, KEPT), Tickets(place.storage, model)))
+    api.include_router(
+        witness.router(Witness(place.registry, load, KEPT, lambda v: v.model == model), Tickets(place.storage))
+    )
 
     nobody = Callers(place.storage, 60)
-    api.add_middleware(Guard, model=model, bounds=Bounds(0, 0, 0, 0.001), callers=nobody)
+    api.add_middleware(Guard, bounds=Bounds(0, 0, 0, 0.001), callers=nobody)
     server = uvicorn.Server(uvicorn.Config(api, port=(port := free_port()), log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -202,7 +204,7 @@ def test_what_serves_already_answers_for_itself(place: Place, tmp_path: Path) ->
     def load(version: ModelVersion, folder: Path) -> Engine:
         raise AssertionError("it is loaded")
 
-    answered = Witness("m", place.registry, load, KEPT, lambda: (None, serving)).answer(version.version)
+    answered = Witness(place.registry, load, KEPT, lambda _: True, lambda: [serving]).answer("m", version.version)
     assert answered == {"engine": "torch", "answers": [["positive", [0.25, 0.75]]] * 2, "engines": []}
     json.dumps(answered)
 

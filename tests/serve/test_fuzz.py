@@ -30,7 +30,7 @@ ASKS = [
 
 
 class Meter:
-    def request(self, route: str, status: int, seconds: float) -> None:
+    def request(self, model: str, route: str, status: int, seconds: float) -> None:
         assert status < 500
 
     def ongoing(self, requests: int) -> None:
@@ -41,7 +41,7 @@ class Meter:
 def document(tmp_path_factory: pytest.TempPathFactory) -> BaseSchema:
     """Of the application in the layers that a replica puts around it."""
     server = Server(tmp_path_factory.mktemp("spool"), pii="mask")
-    server.api.add_middleware(Guard, model="m", bounds=Bounds(ongoing=8, rate=0, body=2**20, seconds=30))
+    server.api.add_middleware(Guard, bounds=Bounds(ongoing=8, rate=0, body=2**20, seconds=30))
     server.api.add_middleware(Telemetry, meter=Meter())
     return schemathesis.openapi.from_asgi("/openapi.json", server.api)
 

@@ -29,11 +29,13 @@ class Seen:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, int]] = []
+        self.models: list[str] = []
         self.most = 0
 
-    def request(self, route: str, status: int, seconds: float) -> None:
+    def request(self, model: str, route: str, status: int, seconds: float) -> None:
         assert seconds >= 0
         self.requests.append((route, status))
+        self.models.append(model)
 
     def ongoing(self, requests: int) -> None:
         self.most = max(self.most, requests)
@@ -45,7 +47,7 @@ class Front:
     def __init__(self, server: Server, bounds: Bounds = BOUNDS, known: Callers | None = None) -> None:
         self.server, self.seen, self.lines, self.now = server, Seen(), [], 0.0
         api = server.api
-        api.add_middleware(Guard, model="m", bounds=bounds, callers=known, clock=lambda: self.now)
+        api.add_middleware(Guard, bounds=bounds, callers=known, clock=lambda: self.now)
         api.add_middleware(Telemetry, meter=self.seen, log=self.lines.append)
 
     def client(self) -> httpx.AsyncClient:

@@ -18,6 +18,7 @@ from jobs.spec import Spec
 from jobs.tasks.task import Bounds, Sampling
 from serve import app
 from serve.engine import Answered, Engine
+from serve.models import One
 from serve.predictions import PREDICTIONS
 from serve.service import Service
 from serve.spool import Spool
@@ -50,7 +51,7 @@ class Server:
         self.engine = Engine(fakes.version(7), predictor)
         spec = Spec.model_validate({"name": "m", "base_model": "b", "data": {"source": "x.csv"}})
         service = Service("m", self.spool, lambda: self.engine, self._answer, take=intake.taker(spec), explain_steps=4)
-        api = app.build(service, app.Limits(predict=4, explain=2, characters=1000), failed=dict)
+        api = app.build(One(service, fakes.Follower()), app.Limits(predict=4, explain=2, characters=1000))
         http = httpx.AsyncClient(transport=httpx.ASGITransport(api))
         self.client = openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=http, max_retries=0)
 

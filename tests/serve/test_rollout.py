@@ -7,6 +7,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -19,10 +21,13 @@ from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Tracker
 from jobs.pipeline import Place
+from jobs.predictor import Predictor
 from jobs.spec import Spec
-from serve import endpoint, examine, rollout
+from monitoring import promotion
+from serve import endpoint, examine, kin, rollout
 from serve.endpoint import Endpoint
 from serve.predictions import feedback_log, observations, prediction_log
+from tests import adapters
 
 from . import fakes
 
@@ -120,6 +125,63 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     assert {(row["version"], row["kind"]) for row in seen} == {(1, "answer"), (2, "answer"), (3, "load")}
     assert {row["prediction_id"] for row in seen if row["kind"] == "answer"} < set(logged)
     assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]
+
+
+def register_adapter(settings: Settings, model: str, spec: Spec, folder: Path, seed: int) -> int:
+    adapters.write(folder, spec, seed)
+    with Tracker(settings, model).run("made", {}, {}) as run:
+        source = run.log_folder(folder, "model")
+    tags = {"task": spec.task, "base_model": spec.base_model, "method": spec.method.name}
+    made = Registry(settings).register(model, run.id, source, tags).version
+    Registry(settings).promote(model, made)
+    return made
+
+
+def test_models_come_and_go_on_one_base_while_the_server_runs(ray_session: str, spec: Spec, tmp_path: Path) -> None:
+    settings = Settings(storage=str(tmp_path / "store"))
+    place, registry, inputs = Place.from_settings(settings), Registry(settings), adapters.TEXTS
+    for seed, model in enumerate(["tiny", "billing"], 1):
+        register_adapter(settings, model, spec, tmp_path / model, seed)
+    spec = spec.with_values({"serving.adapters.most": 2, "serving.max_ongoing": 64})
+    url = rollout.start(spec, settings)
+    endpoint.record(place.storage, Endpoint("tiny", url, None, kin.of(spec)))
+    made: dict[str, set[str]] = {}
+
+    def ask(model: str) -> tuple[int, list[float]]:
+        answer = httpx.post(f"{url}/v1/models/{model}/predict", json={"inputs": inputs}, timeout=60)
+        if answer.is_error:
+            return answer.status_code, []
+        said = answer.json()["predictions"]
+        made.setdefault(model, set()).update(one["prediction_id"] for one in said)
+        return answer.status_code, [score for one in said for score in one["scores"].values()]
+
+    @cache
+    def alone(model: str) -> object:
+        outputs = Predictor.load(tmp_path / model)(inputs)
+        return pytest.approx([score for output in outputs for score in output.scores.values()], abs=1e-4)
+
+    assert ask("tiny") == (200, alone("tiny"))
+    assert ask("billing") == (200, alone("billing"))
+    assert ask("returns") == (404, [])
+    # Added: its first version is promoted by a person, for which the server that runs answers as it first.
+    register_adapter(settings, "returns", spec, tmp_path / "returns", 3)
+    assert examine.certify(place, registry.get("returns", 1), "torch").replica == url
+    wait(lambda: ask("returns")[0] == 200)
+    assert ask("returns") == (200, alone("returns"))
+    with ThreadPoolExecutor(12) as pool:
+        models = ["tiny", "billing", "returns"] * 8
+        assert list(pool.map(ask, models)) == [(200, alone(model)) for model in models]
+    found = {one["id"]: one for one in httpx.get(f"{url}/v1/models").json()["data"]}
+    assert {name: one["loaded"] for name, one in found.items()} == {"tiny": True, "billing": True, "returns": True}
+    promotion.retire("billing", place)
+    wait(lambda: ask("billing")[0] == 404)
+    assert ask("returns")[0] == 200
+    promotion.roll_back("billing", place)
+    wait(lambda: ask("billing") == (200, alone("billing")))
+    rollout.stop()
+    rows = prediction_log(place.storage).read(columns=["model", "prediction_id"]).to_pylist()
+    assert {model: {row["prediction_id"] for row in rows if row["model"] == model} for model in made} == made
+    assert len(rows) == sum(map(len, made.values()))
 
 
 def running() -> int:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from jobs.spec import Spec
 from serve import app, tracing
 from serve.batching import Batcher
 from serve.engine import Engine
+from serve.models import One
 from serve.service import Service
 from serve.spool import Spool
 from serve.telemetry import Telemetry
-from serve.tracing import UNTRACED
+from serve.tracing import UNTRACED, Turn
 
 from . import fakes
 from .collector import Collector, collector
@@ -40,13 +42,19 @@ class Traced:
     def __init__(self, folder: Path) -> None:
         self.trace, self.predictor = tracing.from_environment("m"), fakes.FakePredictor()
         self.engine = Engine(fakes.version(7), self.predictor)
-        self.batcher = Batcher("champion", lambda: self.engine, 8, self.trace)
+        self.batcher = Batcher("champion", 8, self.trace)
         self.spool, self.lines = Spool(folder), list[str]()
         spec = Spec.model_validate({"name": "m", "base_model": "b", "data": {"source": "x.csv"}})
         service = Service(
-            "m", self.spool, lambda: self.engine, self.batcher.answer, intake.taker(spec), 4, trace=self.trace
+            "m",
+            self.spool,
+            lambda: self.engine,
+            self.batcher.lane(lambda: self.engine),
+            intake.taker(spec),
+            4,
+            trace=self.trace,
         )
-        self.api = app.build(service, app.Limits(8, 2, 1000), dict)
+        self.api = app.build(One(service, fakes.Follower()), app.Limits(8, 2, 1000))
         self.api.add_middleware(Telemetry, meter=Seen(), log=self.lines.append, trace=self.trace)
 
     def client(self) -> httpx.AsyncClient:
@@ -113,6 +121,25 @@ def test_a_request_is_told_from_http_to_the_spool(receiver: Collector, tmp_path:
     assert SECRET.encode() not in b"".join(span.raw for span in receiver.spans)
     line = json.loads(server.lines[0])
     assert (line["trace_id"], line["prediction_ids"]) == (TRACE, ids)
+
+
+def test_in_a_batch_of_several_models_each_request_has_its_own(receiver: Collector, tmp_path: Path) -> None:
+    server = Traced(tmp_path)
+    other = replace(server.engine, version=replace(server.engine.version, model="n", version=3))
+
+    async def asked(model: str) -> Turn | None:
+        with server.trace.request({"path": f"/{model}", "method": "POST", "headers": []}):
+            return server.trace.turn()
+
+    turns = [asyncio.run(asked(model)) for model in ("m", "n")]
+    with server.trace.batch("champion", turns, [server.engine, other], 5):
+        pass
+    server.stop()
+    of = [(span.attributes["rehone.model"], span.attributes["rehone.version"]) for span in receiver.named("engine")]
+    assert sorted(of) == [("m", 7), ("n", 3)]
+    batch = receiver.one("batch").attributes
+    assert (batch["rehone.models"], batch["rehone.batch.rows"]) == (["m", "n"], 5)
+    assert "rehone.model" not in batch
 
 
 def test_a_batch_is_linked_to_all_whom_it_answers(receiver: Collector, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 from jobs.spec import CanarySpec
 from serve import app
 from serve.engine import Answered, Engine
+from serve.models import One
 from serve.predictions import OBSERVATIONS, PREDICTIONS, Prediction
 from serve.service import Service
 from serve.spool import Spool
@@ -140,7 +141,7 @@ async def test_a_key_keeps_its_version_whatever_is_asked(play) -> None:
 @pytest.mark.anyio
 async def test_a_client_names_its_key_in_a_header(play) -> None:
     played = play(share=0.5)
-    api = app.build(played.service, app.Limits(predict=4, explain=2, characters=1000), failed=dict)
+    api = app.build(One(played.service, fakes.Follower()), app.Limits(predict=4, explain=2, characters=1000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
         for user in ("ada", "grace", "edsger", "barbara"):
             for text in texts(4):

