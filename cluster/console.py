@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -20,6 +20,13 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(line: str) -> None:
     """One line, with the clock when it goes to a log."""
     _err.print(line if _err.is_terminal else f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+
+def draw(lines: Iterable[str]) -> None:
+    """A picture, for who looks at a terminal; a log has none."""
+    if _err.is_terminal:
+        for line in lines:
+            say(line)
 
 
 def is_attended() -> bool:

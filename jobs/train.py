@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.console import Meter, meter, say
+from cluster.console import Meter, draw, meter, say
 from cluster.errors import SpecError, TrainingError
 from cluster.storage import Storage
 from cluster.tracking import Run
@@ -179,8 +179,8 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
     checkpoint, metrics = min(usable, key=lambda pair: pair[1]["validation_loss"])
     folder = _local(checkpoint)
     reports = curve(run)
-    for line in (*curve_.lines(reports), curve_.told(reports)):
-        say(line)
+    draw(curve_.lines(reports))
+    say(curve_.told(reports))
     return Trained(folder, metrics, tuple(reports), time.monotonic() - began)
 
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from rich.console import Console
 
-from cluster.console import meter, say
+from cluster import console
+from cluster.console import draw, meter, say
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -25,3 +27,11 @@ def test_a_meter_in_a_log_speaks_of_its_end_once(capsys: pytest.CaptureFixture[s
     said = lines(capsys)
     assert len(said) == 1
     assert said[0].endswith("train 10/10 loss 0.10, 0 s left")
+
+
+def test_a_log_has_no_pictures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(["/\\", "--"])
+    assert lines(capsys) == []
+    monkeypatch.setattr(console, "_err", Console(stderr=True, force_terminal=True, highlight=False))
+    draw(["/\\", "--"])
+    assert lines(capsys) == ["/\\", "--"]
