@@ -161,6 +161,7 @@ def test_a_batch_is_linked_to_all_whom_it_answers(receiver: Collector, tmp_path:
             others = [asyncio.create_task(client.post(PREDICT, json={"inputs": ["a", "b"]})) for _ in range(3)]
             while server.batcher._queue.qsize() < 3:  # noqa: ASYNC110 - a queue of threads has no event
                 await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             go.set()
             await asyncio.gather(first, *others)
 
@@ -179,8 +180,7 @@ def test_a_batch_is_linked_to_all_whom_it_answers(receiver: Collector, tmp_path:
     parts = [span for span in receiver.named("engine") if span.links == ((shared.trace, shared.id),)]
     assert {(span.trace, span.parent) for span in parts} == set(shared.links)
     waits = {span.parent: span.end - span.start for span in receiver.named("queue")}
-    (first,) = (id_ for _, id_ in alone.links)
-    assert all(waits[id_] > waits[first] for _, id_ in shared.links)
+    assert all(waits[id_] >= 50e6 for _, id_ in shared.links)  # ns, behind the one that was being answered
 
 
 def test_a_fault_is_told_without_what_it_says(receiver: Collector, tmp_path: Path) -> None:
