@@ -1,7 +1,8 @@
 """One base model in memory and many adapters on it: each answers as a model of its own, and batches may be of several.
 
 LoRA and its kin (rsLoRA, DoRA) share a base. PEFT can give each row of a batch its own adapter, but for DoRA, heads of
-several layers, and layers that fold rows into others: such an adapter answers alone, and so does whoever writes texts.
+several layers, and layers that fold rows into others: such an adapter answers alone, and so does one whose task asks
+the network more than once for an answer, as those that write do.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ import torch
 from cluster.errors import UserError
 
 from . import model, tasks
-from .predictor import Predictor
-from .targets import text
+from .predictor import Predictor, one_pass
 from .tasks.task import Bounds, Output, Task
 
 _TRIAL = Bounds(4, 1)
@@ -178,7 +178,7 @@ class Base:
 
     def _can_mix(self, adapter: Adapter) -> bool:
         """Found out by a pass over next to nothing: PEFT says at its layers what it cannot do."""
-        if self._task.targets.NAME == text.NAME:
+        if not one_pass(self._task):
             return False
         blank = self._task.blank(self.net.config, 2, _TRIAL)
         batch = {name: part.to(adapter.device) for name, part in blank.items() if name != "labels"}

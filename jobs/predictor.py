@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 _NOT_ONE_PASS = {text.NAME, preference.NAME, passage.NAME}
 
+
+def one_pass(task: Task) -> bool:
+    """Whether an answer is one pass through the network with the input, and nothing else is asked of it."""
+    return task.targets.NAME not in _NOT_ONE_PASS
+
+
 _CALL = {"cpu": 24.0}
 """Tokens that cost as much as a pass itself, by device. Elsewhere a few rows cost no more than one."""
 
@@ -91,9 +97,9 @@ class Predictor:
 
     @property
     def compilable(self) -> bool:
-        """Whether an answer is one pass through the network with the input, which another engine could make."""
+        """Whether another engine could make what is asked of the network."""
         prompted = hasattr(self.net, "peft_config")  # anything else of PEFT's has been merged
-        return self._task.targets.NAME not in _NOT_ONE_PASS and not prompted
+        return one_pass(self._task) and not prompted
 
     def through(self, ask: Callable[..., Any], engine: str) -> Predictor:
         """The same with another engine for answers: `ask` takes what the network does, and gives what that gives."""

@@ -152,7 +152,7 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
     import torch
 
     decodes = not net.config.is_encoder_decoder
-    writer, given = _prompted(net, batch) if hasattr(net, "peft_config") and decodes else (net, batch)
+    writer, given = _prompted(net, batch) if decodes and _has_prompt(net) else (net, batch)
     made = writer.generate(
         **given,
         max_new_tokens=bounds.answer,
@@ -177,6 +177,12 @@ def answer(net: Any, tokenizer: Any, batch: dict[str, torch.Tensor], bounds: Bou
     ]
 
 
+def _has_prompt(net: Any) -> bool:
+    """Whether PEFT puts a learned prompt in front of what the network reads."""
+    config = getattr(net, "active_peft_config", None)
+    return config is not None and config.is_prompt_learning
+
+
 def _prompted(net: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
     """The model without its learned prompt, and inputs with the prompt right in front of each row's first token.
 
@@ -184,8 +190,6 @@ def _prompted(net: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, dict[str, 
     """
     import torch
 
-    if not net.active_peft_config.is_prompt_learning:
-        return net, batch
     tokens, mask = batch["input_ids"], batch["attention_mask"]
     embedded, prompts = net.word_embeddings(tokens), net.get_prompt(len(tokens))
     begins = (mask.shape[1] - mask.sum(1)).tolist()
@@ -203,7 +207,7 @@ def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> 
     import torch
 
     device = next(net.parameters()).device
-    plain = net.get_base_model() if hasattr(net, "peft_config") else net
+    plain = net.get_base_model() if _has_prompt(net) else net
     draw = torch.Generator(device)
     draw.manual_seed(random.getrandbits(63) if sampling.seed is None else sampling.seed)
     step, cache, embedding = torch.tensor([list(ids)], device=device), None, None
