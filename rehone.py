@@ -638,6 +638,8 @@ def watch(
         where = address or place.settings.address or endpoint.find(place.storage, loaded.name, kin.of(loaded)).jobs
         if where is None:
             raise UserError("no job API is known to retrain on", mend="pass --address, or --kubernetes")
+        from cluster.submit import Jobs
+
         if detach or stop:
             from monitoring import keeper
 
@@ -645,7 +647,7 @@ def watch(
             said = "the cluster keeps the watch running" if detach else "the watch has ended"
             _answer({"model": loaded.name, "detached": detach}, json, said)
             return
-        runs = launcher.StandingCluster(loaded, place, where)
+        runs = launcher.StandingCluster(loaded, place, Jobs(where))
     if once:
         made = controller.watch_once(loaded, place, runs)
         _answer(made, json, "\n".join([*map(show.decision, made), f"{len(made)} window(s) judged"]))

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from adapters import spread
 
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
@@ -213,12 +213,6 @@ def asked(ask: Ask) -> float:
     began = time.process_time()
     asyncio.run(clients())
     return 1000 * (time.process_time() - began) / REQUESTS
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """The median and, in brackets, the lowest and highest."""
-    low, high = form.format(min(values)), form.format(max(values))
-    return f"{form.format(statistics.median(values))} [{low}, {high}]"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.training import spread
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from jobs import model, pipeline, specfile, tasks, train
@@ -278,10 +278,6 @@ def report(found: Mapping[str, Sequence[Ran]], made: Spec) -> str:
     head = ["", "start to end, s", "training, s", "accuracy on the test rows"]
     title = f"{made.task}, {made.base_model.rpartition('/')[2]}, {made.training.epochs} epochs"
     return f"{table(title, head, lines)}\nthe peer took {ratio} times as long from start to end"
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

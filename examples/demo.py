@@ -23,6 +23,7 @@ from cluster.errors import RehoneError
 from cluster.registry import CHAMPION
 from cluster.session import connect
 from cluster.settings import Settings
+from cluster.submit import Jobs
 from jobs import pipeline, show, specfile
 from jobs.inputs import texts
 from jobs.pipeline import Place
@@ -169,7 +170,8 @@ def _watching(spec: Spec, place: Place, jobs: str, story: Story, traffic: Traffi
             story.mark("retrain", traffic)
 
     with ThreadPoolExecutor(1, "watch") as pool:
-        story.watch = pool.submit(controller.watch, spec, place, StandingCluster(spec, place, jobs), decided, ended)
+        launcher = StandingCluster(spec, place, Jobs(jobs))
+        story.watch = pool.submit(controller.watch, spec, place, launcher, decided, ended)
         try:
             yield
         finally:

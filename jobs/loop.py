@@ -127,7 +127,7 @@ def run(
                 "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
                 "rows_per_second": rows / (time.monotonic() - began),
                 "workers": world,
-                "memory_mib": _peak_memory() / 2**20,
+                "memory_mib": _peak_memory(engine.device) / 2**20,
                 "stopped_early": state.ended and not ends,
             }
             _report(engine, net, state, state.reported, report)
@@ -203,9 +203,9 @@ def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str
     }
 
 
-def _peak_memory() -> int:
-    """The most bytes that this worker has held: of its GPU where it has one, else of the machine."""
-    if torch.cuda.is_available():
+def _peak_memory(where: torch.device) -> int:
+    """The most bytes that this worker has held: of its GPU where it computes there, else of the machine."""
+    if torch.device(where).type == "cuda":
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

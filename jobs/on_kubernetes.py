@@ -34,7 +34,7 @@ def work(
     """`rehone VERB SPEC MORE` as a RayJob called `name`; its job is called `job`, or the same."""
     return Work(
         name=name,
-        job=job or name,
+        job=job,
         arguments=[verb, SPEC_FILE, *more],
         spec=specfile.dump(spec),
         model=spec.name,

@@ -110,7 +110,7 @@ def serve(
     """
     from serve import rollout
 
-    launcher = StandingCluster(spec, place, address) if address is not None else None
+    launcher = StandingCluster(spec, place, Jobs(address)) if address is not None else None
     watching = bound(spec, place, launcher) if decided is not None and launcher is not None else None
     shared = kin.of(spec) if spec.serving.adapters.most else ""
     where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address, shared)

@@ -47,9 +47,9 @@ class Keeper:
 
     def _run(self) -> None:
         pause = self._spec.monitoring.check_seconds
-        launcher = StandingCluster(self._spec, self._place, self._address)
         while not self._ended.is_set():
             try:
+                launcher = StandingCluster(self._spec, self._place, Jobs(self._address))
                 controller.watch(self._spec, self._place, launcher, self._tell, self._ended)
             except RehoneError as error:  # nothing is promoted yet, or the storage's fault: it may pass
                 say(f"watch: {error}; looking again in {pause:g} s")

@@ -33,15 +33,15 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class StandingCluster:
-    """Ray's job API at `address`."""
+    """Ray's job API there."""
 
     spec: Spec
     place: Place
-    address: str
+    jobs: Jobs
 
     def launch(self, submission_id: str) -> None:
         say(f"retraining as job {submission_id}")
-        Jobs(self.address).submit(
+        self.jobs.submit(
             [VERB, stored(self.spec, self.place)],
             submission_id,
             worker_environment(self.place.settings),
@@ -49,7 +49,7 @@ class StandingCluster:
         )
 
     def status(self, submission_id: str) -> str | None:
-        job = Jobs(self.address).get(submission_id)
+        job = self.jobs.get(submission_id)
         return job.status if job else None
 
 
@@ -67,13 +67,16 @@ class Kubernetes:
 
     def launch(self, submission_id: str) -> None:
         kube.clear(self.api, self.manner.namespace, self.spec.name)
-        name = rayjob.name_of(self.spec.name, VERB, submission_id)
+        name = self._name(submission_id)
         say(f"retraining {submission_id} as RayJob {self.manner.namespace}/{name}")
         work = on_kubernetes.work(self.spec, VERB, self.manner, name, job=submission_id, retries=0)
         kube.create(self.api, rayjob.rayjob(work))
 
     def status(self, submission_id: str) -> str | None:
-        return kube.status(self.api, self.manner.namespace, rayjob.name_of(self.spec.name, VERB, submission_id))
+        return kube.status(self.api, self.manner.namespace, self._name(submission_id))
+
+    def _name(self, submission_id: str) -> str:
+        return rayjob.name_of(self.spec.name, VERB, submission_id)
 
 
 def stored(spec: Spec, place: Place) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kubernetes import client
 
 from cluster import rayjob
 from cluster.errors import ClusterError
@@ -24,7 +23,8 @@ from monitoring import launcher
 from monitoring.journal import BEGUN, DONE, FAILED
 from monitoring.watch import drain
 from tests.cluster import api_server
-from tests.cluster.api_server import TOKEN, State
+from tests.cluster.api_server import State
+from tests.cluster.test_kube import api
 from tests.k8s import rules, schemas
 
 from .fakes import log, publish, sample
@@ -42,8 +42,7 @@ def server() -> Iterator[State]:
 
 
 def kubernetes(server: State) -> launcher.Kubernetes:
-    configuration = client.Configuration(host=server.url, api_key={"authorization": f"Bearer {TOKEN}"})
-    return launcher.Kubernetes(HUB, client.CustomObjectsApi(client.ApiClient(configuration)), MANNER)
+    return launcher.Kubernetes(HUB, api(server), MANNER)
 
 
 @dataclass
