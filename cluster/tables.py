@@ -80,9 +80,10 @@ class Table:
         raise refused
 
     def _commit(self, batches: Sequence[tuple[pa.Table, tuple[str, int] | None]]) -> int:
+        was_there = self._was_there  # asked before looking: another thread may make the table in between
         # The table as it is now and not its URL: what lands after this line makes the commit fail.
         table = self._open()
-        if table is None and self._was_there:
+        if table is None and was_there:
             # As of a volume that is no longer mounted: what is written there now nobody finds later.
             raise ClusterError("the table was there and is gone", where=self.url, mend="bring the storage root back")
         if table is None:

@@ -66,6 +66,18 @@ def test_writers_at_the_same_moment_lose_and_double_nothing(table: Table) -> Non
     assert sorted(first) == [False] * (writers - 1) + [True]
 
 
+def test_a_table_that_another_thread_makes_while_one_looks_was_never_gone(table: Table, monkeypatch) -> None:
+    look = table._open
+
+    def looked() -> None:
+        monkeypatch.setattr(table, "_open", look)
+        assert table.append(rows(1), ("another", 0))
+
+    monkeypatch.setattr(table, "_open", looked)
+    assert table.append(rows(2), ("writer", 0))
+    assert sorted(table.read()["n"].to_pylist()) == [1, 2]
+
+
 def test_filters_and_columns(table: Table) -> None:
     table.append(rows(1, 2, 3))
     table.append(rows(9, model="other"))
