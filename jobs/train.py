@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -185,10 +188,14 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
 
 
 def _local(checkpoint: Any) -> Path:
-    """Where a checkpoint lies, or a copy of one that is on no disk here: it may be larger than `/tmp`."""
+    """Where a checkpoint lies, or a copy of one that is on no disk here, which goes when this process ends."""
     from pyarrow.fs import LocalFileSystem
 
-    return Path(checkpoint.path if isinstance(checkpoint.filesystem, LocalFileSystem) else checkpoint.to_directory())
+    if isinstance(checkpoint.filesystem, LocalFileSystem):
+        return Path(checkpoint.path)
+    folder = tempfile.mkdtemp(prefix="rehone-checkpoint-")  # Ray's own would stay for ever
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(checkpoint.to_directory(folder))
 
 
 def worker(config: dict[str, Any]) -> None:
