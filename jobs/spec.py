@@ -406,7 +406,8 @@ class CanarySpec(Part):
     mode: Literal["canary", "shadow"] = Field(
         "canary",
         description="canary: it answers its share, and a key (header X-Rehone-Key, else the inputs) always goes the "
-        "same way; shadow: the champion answers all, and the canary gets a copy of its share, which nobody sees.",
+        "same way; shadow: the champion answers all, and the canary gets copies of a share of its batches, which nobody "
+        "sees.",
     )
     rows: PositiveInt = Field(
         500, description="Answers to different keys that a canary must have given to be promoted."
@@ -419,10 +420,19 @@ class CanarySpec(Part):
         0.01, ge=0, lt=1, description="Share of its batches that may fail beyond the champion's share."
     )
     max_latency_ratio: float = Field(
-        1.5, ge=1, description="Times the champion's time for a batch of the same size that a canary may take."
+        1.5,
+        ge=1,
+        description="Times the champion's time for a batch of the same size, or a shadow's for the same batch, that a "
+        "canary may take.",
     )
     max_loss: float = Field(0.02, ge=0, lt=1, description="Accuracy that a canary may lose on what has labels.")
     queue: PositiveInt = Field(256, description="Inputs that may wait for a shadow on a replica; more are not copied.")
+    shadow_time: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="Share of a processor's time on a replica that a shadow may take; beyond it nothing is copied.",
+    )
     timeout_seconds: PositiveFloat = Field(
         10.0,
         description="How long a canary may take; then the champion answers in its place, and it counts as a fault.",
