@@ -406,8 +406,8 @@ class CanarySpec(Part):
     mode: Literal["canary", "shadow"] = Field(
         "canary",
         description="canary: it answers its share, and a key (header X-Rehone-Key, else the inputs) always goes the "
-        "same way; shadow: the champion answers all, and the canary gets copies of a share of its batches, which nobody "
-        "sees.",
+        "same way; shadow: the champion answers all, and the canary gets copies of a share of its batches, which "
+        "nobody sees.",
     )
     rows: PositiveInt = Field(
         500, description="Answers to different keys that a canary must have given to be promoted."

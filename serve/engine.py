@@ -22,7 +22,6 @@ from jobs.tasks.task import Output, Piece, Sampling
 from . import parity
 from .choice import INT8, ONNX, TOLERANCE, TORCH
 
-
 _IN_THREAD = frozenset({TORCH, ONNX, INT8})  # what works in the thread that asks
 
 

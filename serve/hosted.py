@@ -34,7 +34,7 @@ Admit = Callable[[ModelVersion, Path], Engine]
 
 @dataclass(frozen=True)
 class Replica:
-    """What all models of a replica share. `batches` are champions', `trials` those of canaries, `count` their copies."""
+    """What all models of a replica share. `batches` are champions', `trials` canaries'; `count` hears of shadows."""
 
     aliases: Aliases
     admit: Admit

@@ -16,9 +16,7 @@ class Observer:
     def __init__(self, model: str, write: Callable[[Sequence[Record]], None]) -> None:
         self.model, self.write = model, write
 
-    def answers(
-        self, made: Sequence[Prediction], answered: Answered, key: str | None, kind: Kind
-    ) -> list[Observation]:
+    def answers(self, made: Sequence[Prediction], answered: Answered, key: str | None, kind: Kind) -> list[Observation]:
         return [
             Observation(
                 prediction_id=one.prediction_id,
@@ -36,9 +34,7 @@ class Observer:
             for one in made
         ]
 
-    def fault(
-        self, engine: Engine | None, texts: Sequence[str], key: str | None, kind: Kind, error: Exception
-    ) -> None:
+    def fault(self, engine: Engine | None, texts: Sequence[str], key: str | None, kind: Kind, error: Exception) -> None:
         """Nothing without an engine: its trial ended while the request was on its way."""
         if engine is None:
             return

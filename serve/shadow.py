@@ -1,4 +1,4 @@
-"""A canary in shadow mode answers copies that nobody sees and nobody waits for, in a bounded part of the replica's time.
+"""A canary in shadow mode answers copies that nobody sees or waits for, in a bounded part of the replica's time.
 
 What is copied is a share of the champion's batches, each whole: a copy costs what its row cost the champion, and the
 two answered the same rows in a batch of the same size, so that their times can be compared one by one (decision 23).
