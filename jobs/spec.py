@@ -461,6 +461,12 @@ class JwtSpec(Part):
     )
     models_prefix: str = Field("", description="What a model's name has before it there, as `model:` in a `scope`.")
     leeway_seconds: float = Field(10.0, ge=0, le=300, description="By how much the issuer's clock may be off.")
+    away_seconds: float = Field(
+        86_400.0,
+        ge=600,
+        description="How long the issuer's keys are good after they were last read, while it cannot be reached; then "
+        "tokens get 503.",
+    )
 
     @field_validator("jwks_url")
     @classmethod
