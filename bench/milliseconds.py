@@ -183,7 +183,7 @@ def costs(name: str, engine: Engine, shadow: Engine, folder: Path) -> str:
     heads = ["", "ms of the processor", "more", "ms by the clock", "more"]
     shadows = [turn for made in rounds for turn in (made["shadow"], made["both"])]
     copied, dropped = (sum(getattr(turn, what) for turn in shadows) for what in ("copied", "dropped"))
-    times = [np.median(turn.slower) for turn in shadows]
+    times = [float(np.median(turn.slower)) for turn in shadows if turn.slower]
     said = f"{copied} inputs copied, {dropped} dropped; a batch took the shadow {spread(times, '{:.2f}')} times as long"
     return f"{table(f'{name}, {CLIENTS} clients, turns of {TURN:g} s', heads, lines)}\n{said}"
 

@@ -428,10 +428,10 @@ class CanarySpec(Part):
     max_loss: float = Field(0.02, ge=0, lt=1, description="Accuracy that a canary may lose on what has labels.")
     queue: PositiveInt = Field(256, description="Inputs that may wait for a shadow on a replica; more are not copied.")
     shadow_time: float = Field(
-        0.02,
+        0.01,
         gt=0,
         le=1,
-        description="Share of a processor's time on a replica that a shadow may take; beyond it nothing is copied.",
+        description="Share of the time in which a shadow may be at work on a replica; beyond it nothing is copied.",
     )
     timeout_seconds: PositiveFloat = Field(
         10.0,

@@ -37,7 +37,7 @@ def uncounted(_model: str, _what: Literal["copied", "dropped"], _inputs: int) ->
 
 @dataclass
 class Budget:
-    """`share` of each second since `at` may be spent, with what the `_HELD` seconds before left of theirs.
+    """`share` of each second since `at` may be spent, and what the `_HELD` seconds before left of theirs.
 
     What a thing costs is known once it is done: the last one may overdraw, and whatever comes next waits for it.
     """
@@ -119,12 +119,12 @@ class Shadow:
                 self._canary.answer([text for one in copies for text in one.texts]), self._spec.timeout_seconds
             )
         except Exception as error:
-            self._budget.spend(self._clock() - began)
             log.exception("the shadow of %s failed", self._observer.model)
             for one in copies:
                 self._observer.fault(self._canary.engine(), one.texts, one.key, Kind.shadow, error)
             return
-        self._budget.spend(theirs.seconds)
+        finally:
+            self._budget.spend(self._clock() - began)
         outputs, version, seen = iter(theirs.outputs), theirs.engine.version.version, []
         for one in copies:
             shadows = [replace(made, version=version, label=next(outputs).label) for made in one.made]

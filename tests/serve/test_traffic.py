@@ -282,9 +282,14 @@ async def test_a_full_queue_drops_copies_and_delays_nobody(play, caplog) -> None
 @pytest.mark.anyio
 async def test_a_shadow_that_has_had_its_time_gets_no_copies_until_there_is_some(play) -> None:
     now, played = 0.0, play(share=1.0, mode="shadow", shadow_time=0.02)
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.5
+        return now
+
     shadow = played.traffic.shadow
-    shadow._clock, shadow._budget.at = lambda: now, 0.0
-    shadow._budget.left = -0.1  # of which 0.02 come back each second
+    shadow._clock, shadow._budget.at, shadow._budget.left = clock, 0.0, -0.1
     await played.ask("a", "b")
     await played.settled()
     assert (shadow.copied, shadow.dropped, len(played.models[CANARY].calls)) == (0, 2, 0)
@@ -292,7 +297,7 @@ async def test_a_shadow_that_has_had_its_time_gets_no_copies_until_there_is_some
     await played.ask("a", "b")
     await played.settled()
     assert (shadow.copied, shadow.dropped) == (2, 2)
-    assert shadow._budget.left < 0.02  # what the pass took was paid
+    assert shadow._budget.left == pytest.approx(-0.1 + 6.5 * 0.02 - 0.5)  # what there was by then, less the pass
 
 
 @pytest.mark.anyio
