@@ -503,6 +503,11 @@ class AdaptersSpec(Part):
         "LoRA adapters on the same base model, for the same task. Each is loaded when it is first asked for, and the "
         "one longest unused makes room. 0: the server answers for its own model alone.",
     )
+    most_mib: PositiveFloat | None = Field(
+        None,
+        description="MiB that the weights of these adapters may take together, whose sizes may differ; the one asked "
+        "for last stays, however large it is.",
+    )
     pinned: tuple[str, ...] = Field(
         (), description="Of these, models that are loaded at the start and make no room for others."
     )
