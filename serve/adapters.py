@@ -1,8 +1,8 @@
 """Many models on one base: the one that the server was started for, and others of the registry as they are asked for.
 
 As many of the others as `serving.adapters.most` are held, in `most_mib` of memory where that is set; the one longest
-unused makes room. Whoever still works with
-one that made room keeps it in memory until it is done (`jobs/adapters.py`).
+unused makes room. Whoever still works with one that made room keeps it in memory until it is done
+(`jobs/adapters.py`).
 """
 
 from __future__ import annotations
