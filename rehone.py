@@ -543,13 +543,13 @@ def predict(
     *,
     json: Json = False,
 ) -> None:
-    """Ask the running server."""
-    from serve import endpoint, kin
-    from serve.client import Client
+    """Ask the running server; where that asks for a key or a token, with the one in REHONE_API_KEY."""
+    from serve import client, endpoint, kin
 
     loaded, place = _spec(spec, None), _place()
-    with Client(url or endpoint.find(place.storage, loaded.name, kin.of(loaded)).url, loaded.name) as client:
-        answer = client.predict(_inputs(loaded, inputs))
+    where = url or endpoint.find(place.storage, loaded.name, kin.of(loaded)).url
+    with client.Client(where, loaded.name, key=client.key()) as asking:
+        answer = asking.predict(_inputs(loaded, inputs))
     lines = [
         f"{p['label']:12} {p['confidence']:.3f}  {text}" for p, text in zip(answer["predictions"], inputs, strict=True)
     ]

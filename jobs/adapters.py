@@ -124,7 +124,8 @@ class Base:
             self._sweep()
             name = f"a{next(self._numbers):06}"
             self._put(folder, name, labels)
-        made = Adapter(self, name, self._forget(name))
+            size = sum(p.numel() * p.element_size() for n, p in self._net.named_parameters() if name in n.split("."))
+        made = Adapter(self, name, size, self._forget(name))
         made.mixes = len(labels) if self._can_mix(made) else None
         return made
 
@@ -210,10 +211,13 @@ class Base:
 
 
 class Adapter:
-    """One adapter as the network of a predictor. `mixes`: what those that go together have alike, None for none."""
+    """One adapter as the network of a predictor, `size` bytes beside the base's own.
 
-    def __init__(self, base: Base, name: str, forget: Callable[[], None]) -> None:
-        self.name, self._base = name, base
+    `mixes`: what those that go together have alike, None for none.
+    """
+
+    def __init__(self, base: Base, name: str, size: int, forget: Callable[[], None]) -> None:
+        self.name, self.size, self._base = name, size, base
         self.mixes: Hashable = None
         self.device = next(base.net.parameters()).device
         weakref.finalize(self, forget).atexit = False

@@ -406,7 +406,8 @@ class CanarySpec(Part):
     mode: Literal["canary", "shadow"] = Field(
         "canary",
         description="canary: it answers its share, and a key (header X-Rehone-Key, else the inputs) always goes the "
-        "same way; shadow: the champion answers all, and the canary gets a copy of its share, which nobody sees.",
+        "same way; shadow: the champion answers all, and the canary gets copies of a share of its batches, which "
+        "nobody sees.",
     )
     rows: PositiveInt = Field(
         500, description="Answers to different keys that a canary must have given to be promoted."
@@ -419,10 +420,19 @@ class CanarySpec(Part):
         0.01, ge=0, lt=1, description="Share of its batches that may fail beyond the champion's share."
     )
     max_latency_ratio: float = Field(
-        1.5, ge=1, description="Times the champion's time for a batch of the same size that a canary may take."
+        1.5,
+        ge=1,
+        description="Times the champion's time for a batch of the same size, or a shadow's for the same batch, that a "
+        "canary may take.",
     )
     max_loss: float = Field(0.02, ge=0, lt=1, description="Accuracy that a canary may lose on what has labels.")
     queue: PositiveInt = Field(256, description="Inputs that may wait for a shadow on a replica; more are not copied.")
+    shadow_time: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Share of the time in which a shadow may be at work on a replica; beyond it nothing is copied.",
+    )
     timeout_seconds: PositiveFloat = Field(
         10.0,
         description="How long a canary may take; then the champion answers in its place, and it counts as a fault.",
@@ -451,6 +461,12 @@ class JwtSpec(Part):
     )
     models_prefix: str = Field("", description="What a model's name has before it there, as `model:` in a `scope`.")
     leeway_seconds: float = Field(10.0, ge=0, le=300, description="By how much the issuer's clock may be off.")
+    away_seconds: float = Field(
+        86_400.0,
+        ge=600,
+        description="How long the issuer's keys are good after they were last read, while it cannot be reached; then "
+        "tokens get 503.",
+    )
 
     @field_validator("jwks_url")
     @classmethod
@@ -486,6 +502,11 @@ class AdaptersSpec(Part):
         description="Other models that a replica may hold beside the spec's own: champions of the registry that are "
         "LoRA adapters on the same base model, for the same task. Each is loaded when it is first asked for, and the "
         "one longest unused makes room. 0: the server answers for its own model alone.",
+    )
+    most_mib: PositiveFloat | None = Field(
+        None,
+        description="MiB that the weights of these adapters may take together, whose sizes may differ; the one asked "
+        "for last stays, however large it is.",
     )
     pinned: tuple[str, ...] = Field(
         (), description="Of these, models that are loaded at the start and make no room for others."

@@ -1,7 +1,8 @@
 """Many models on one base: the one that the server was started for, and others of the registry as they are asked for.
 
-As many of the others as `serving.adapters.most` are held; the one longest unused makes room. Whoever still works with
-one that made room keeps it in memory until it is done (`jobs/adapters.py`).
+As many of the others as `serving.adapters.most` are held, in `most_mib` of memory where that is set; the one longest
+unused makes room. Whoever still works with one that made room keeps it in memory until it is done
+(`jobs/adapters.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from cluster.errors import NotFoundError
 from cluster.registry import CHAMPION, ModelVersion
+from jobs.predictor import Predictor
 from jobs.spec import AdaptersSpec
 
 from . import hosted
@@ -117,6 +119,8 @@ class Adapters:
             except NotFoundError:
                 log.info("%s is served no more", model)
                 self._let_go(model)
+        with self._turn:
+            self._make_room()  # a newer version may be larger
         self._pin()
 
     async def _loaded(self, model: str) -> Hosted:
@@ -172,10 +176,19 @@ class Adapters:
     def _keep(self, made: Hosted) -> None:
         with self._turn:
             self._held[made.model] = made
-            others = [model for model in self._held if model not in self._spec.pinned]
-            for model in others[: max(0, len(self._held) - self._spec.most)]:
-                log.info("%s makes room", model)
-                del self._held[model]
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """The one asked for last stays, be it larger than all that there is room for."""
+        others, most_mib = [model for model in self._held if model not in self._spec.pinned], self._spec.most_mib
+        for model in others[:-1]:
+            if len(self._held) <= self._spec.most and (most_mib is None or self._mib() <= most_mib):
+                return
+            log.info("%s makes room", model)
+            del self._held[model]
+
+    def _mib(self) -> float:
+        return sum(_size(engine) for one in self._held.values() for engine in loaded(one.follower)) / 2**20
 
     def _let_go(self, model: str) -> None:
         with self._turn:
@@ -205,3 +218,8 @@ class Adapters:
         except Exception:
             # It can be away for a while: what it said last goes on to hold.
             log.exception("the registry could not be asked for its models")
+
+
+def _size(engine: Engine) -> int:
+    """Bytes that it takes beside the base."""
+    return int(engine.predictor.net.size) if isinstance(engine.predictor, Predictor) else 0

@@ -26,6 +26,14 @@ Loaded = Callable[[], Engine | None]
 
 
 @dataclass(frozen=True)
+class Lane:
+    """One version's way: the engine that is loaded, if any, and what sends inputs through it."""
+
+    engine: Loaded
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class Waiting:
     """One request: what engine is to answer, its inputs, who waits for the answers, and its place in a trace."""
 

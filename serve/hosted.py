@@ -13,13 +13,15 @@ from jobs.data import intake
 from jobs.publish import manifest
 from jobs.spec import CanarySpec, ServingSpec, Spec
 
-from .batching import Batcher
+from .batching import Batcher, Lane
 from .engine import Engine
 from .follower import Aliases, AliasFollower
+from .observer import Observer
 from .service import Service
+from .shadow import Count, uncounted
 from .spool import Spool
 from .tracing import Trace
-from .traffic import Lane, Traffic
+from .traffic import Traffic
 
 
 class BrokenError(RehoneError):
@@ -32,7 +34,7 @@ Admit = Callable[[ModelVersion, Path], Engine]
 
 @dataclass(frozen=True)
 class Replica:
-    """What all models of a replica share. `batches` are champions', `trials` those of canaries."""
+    """What all models of a replica share. `batches` are champions', `trials` canaries'; `count` hears of shadows."""
 
     aliases: Aliases
     admit: Admit
@@ -41,6 +43,7 @@ class Replica:
     spool: Spool
     serving: ServingSpec
     trace: Trace
+    count: Count = uncounted
 
 
 class Hosted:
@@ -55,7 +58,7 @@ class Hosted:
         self.model, self.follower, traffic = model, follower, None
         if canary.share:  # without one none is loaded
             trial = Lane(lambda: follower.canary, replica.trials.lane(lambda: follower.canary))
-            traffic = Traffic(model, canary, champion, trial, replica.spool.append)
+            traffic = Traffic(canary, champion, trial, Observer(model, replica.spool.append), replica.count)
             follower.follow_canary(lambda version, reason: traffic.refused(version.version, reason))
         self.service = Service(
             model,

@@ -2,9 +2,10 @@
 
 Signatures are asymmetric only: what verifies a token can make none. Keys are read when the first token names one that
 is not known, and again every five minutes, beside the requests; before one, when nobody has asked for twice as long.
-While the issuer cannot be reached the keys that are known go on to be good; a token of another key is told to come
-again. Held to RFC 8725 (best current practices): algorithms are the spec's and each key's own, never the token's to
-choose, and keys that a token brings along (`jwk`, `jku`, `x5u`) are not looked at.
+While the issuer cannot be reached the keys that are known go on to be good for `away_seconds`; then, and for a token of
+another key at once, whoever asks is told to come again. Held to RFC 8725 (best current practices): algorithms are the
+spec's and each key's own, never the token's to choose, and keys that a token brings along (`jwk`, `jku`, `x5u`) are not
+looked at.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Issuer:
         self._fetch = fetch or (lambda: fetched(spec.jwks_url))
         self._keys: dict[str | None, PublicKey] = {}
         self._asked, self._away = float("-inf"), False
+        self._read = float("-inf")  # when the issuer last answered
         self._asking: asyncio.Task[None] | None = None
 
     async def who(self, secret: str) -> Bearer:
@@ -114,7 +116,7 @@ class Issuer:
 
     async def _key(self, kid: str | None) -> PublicKey:
         found, since = self._find(kid), self._clock() - self._asked
-        if found is not None and since <= 2 * _FRESH:
+        if found is not None and since <= 2 * _FRESH and self._holds():
             if since > _FRESH:
                 self._question()  # beside the request
             return found
@@ -122,12 +124,16 @@ class Issuer:
             # One question, however many wait for it; who hangs up meanwhile does not end it.
             await asyncio.shield(self._question())
             found = self._find(kid)
-        if found is not None:
+        if found is not None and self._holds():
             return found
         if self._away:
             # Where and why is the log's to say: who asks may be anybody.
             raise KeysAwayError("the keys of the tokens' issuer cannot be read now", mend="try again")
         raise RefusedError("the token is not good: its key is none of the issuer's")
+
+    def _holds(self) -> bool:
+        """Whether the keys that are known are still to be relied on: the issuer may have taken them back."""
+        return self._clock() - self._read <= self._spec.away_seconds
 
     def _find(self, kid: str | None) -> PublicKey | None:
         """A token that names no key is verified by the only one, where there is just one."""
@@ -144,9 +150,11 @@ class Issuer:
         self._asked = self._clock()
         try:
             self._keys, self._away = keys(await self._fetch(), self._spec.algorithms), False
+            self._read = self._asked
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             self._away, why = True, str(error) or type(error).__name__
-            log.error("the keys of %s could not be read; those known go on: %s", self._spec.issuer, why)  # noqa: TRY400 - a line
+            known = f"those known are good for {self._spec.away_seconds:g} s after they were read"
+            log.error("the keys of %s could not be read; %s: %s", self._spec.issuer, known, why)  # noqa: TRY400 - a line
         finally:
             self._asking = None
 

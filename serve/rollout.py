@@ -36,7 +36,7 @@ from .models import Models, One
 from .node import Aliases
 from .predictions import tables
 from .spool import Flusher, Spool
-from .telemetry import RayMeter, Telemetry, access
+from .telemetry import RayMeter, Telemetry, access, ray_shadows
 from .tickets import Tickets
 from .witness import Witness
 
@@ -70,7 +70,7 @@ class Server:
         self._batches = Batcher("champion", most, self._trace), Batcher("canary", most, self._trace)
         spool = Spool(folder)
         aliases = Aliases(registry, folder / "aliases", serving.poll_seconds)
-        replica = Replica(aliases, admit, *self._batches, spool, serving, self._trace)
+        replica = Replica(aliases, admit, *self._batches, spool, serving, self._trace, ray_shadows())
         own = hosted.own(spec, replica)
         own.follower.start()
         self._flusher = Flusher(spool, folder, tables(storage), serving.flush_seconds)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .shadow import Count
 from .tracing import UNTRACED, Trace
 
 access = logging.getLogger("rehone.access")
@@ -51,6 +52,14 @@ class RayMeter:
 
     def ongoing(self, requests: int) -> None:
         self._ongoing.set(requests, {"model": self._model})
+
+
+def ray_shadows() -> Count:
+    """Ray's metric rehone_shadow_inputs: copies for shadows, by model, and whether they were answered or dropped."""
+    from ray.util import metrics
+
+    made = metrics.Counter("rehone_shadow_inputs", "Copies for a shadow.", tag_keys=("model", "outcome"))
+    return lambda model, outcome, inputs: made.inc(inputs, {"model": model, "outcome": outcome})
 
 
 class Telemetry:

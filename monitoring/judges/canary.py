@@ -1,8 +1,9 @@
 """Is a version on trial as good as the champion beside it? Pure; what it judges is read by `observed.py`.
 
 Three one-sided tests of the null hypothesis that the canary is as good: batches that failed (Fisher's exact test), the
-time of a batch (ranks within batches of the same size, van Elteren 1960), and as labels arrive accuracy (exact McNemar
-where both answered the same inputs, else Fisher's). Only what is worse by more than the spec allows drops a canary, and
+time of a batch (Wilcoxon's signed ranks where both answered the same batches, else ranks within batches of the same
+size, van Elteren 1960), and as labels arrive accuracy (exact McNemar where both answered the same inputs, else
+Fisher's). Only what is worse by more than the spec allows drops a canary, and
 only when it is no chance. What looks that much worse and may be chance is waited for, but not for ever.
 
 Requests are dealt to versions by their key, so that keys are what is counted: a text that is asked a thousand times is
@@ -162,11 +163,15 @@ def _faults(champion: pd.DataFrame, canary: pd.DataFrame, level: float, spec: Ca
 
 
 def _latency(champion: pd.DataFrame, canary: pd.DataFrame, level: float, spec: CanarySpec) -> Check:
+    same = _same_batches(champion, canary)
     columns = ["batch", "batch_rows", "seconds"]
     ours, theirs = (part[columns].dropna().drop_duplicates("batch") for part in (champion, canary))
-    ratio, p_value = slower(
-        *(part[column].to_numpy() for part in (ours, theirs) for column in ("batch_rows", "seconds"))
-    )
+    if len(same):
+        ratio, p_value = slower_pairs(same["champion"].to_numpy(), same["canary"].to_numpy())
+    else:
+        ratio, p_value = slower(
+            *(part[column].to_numpy() for part in (ours, theirs) for column in ("batch_rows", "seconds"))
+        )
     if ratio is None:
         return _check("latency", "no batches of the same size to compare times by", 1.0, level, beyond=False)
     said = f"a batch takes {ratio:.2f} times the champion's time, {spec.max_latency_ratio:g} allowed"
@@ -203,6 +208,20 @@ def _pairs(champion: pd.DataFrame, canary: pd.DataFrame) -> pd.DataFrame:
     theirs = canary.loc[canary["kind"] == Kind.shadow, ["prediction_id", "key", "label", "true"]]
     both: pd.DataFrame = theirs.rename(columns={"label": "canary"}).merge(ours, on="prediction_id")
     return _one_a_key(both)
+
+
+def _same_batches(champion: pd.DataFrame, canary: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of the batches that a shadow had whole from the champion: champion, canary.
+
+    One that lost a row on its way is none of them: it was smaller.
+    """
+    columns = ["prediction_id", "batch", "batch_rows", "seconds"]
+    ours = champion[columns].dropna()
+    theirs = canary.loc[canary["kind"] == Kind.shadow, columns].dropna()
+    both = theirs.merge(ours, on=["prediction_id", "batch_rows"], suffixes=("", "_champion"))
+    rows = both.groupby(["batch", "batch_champion"], sort=False)["prediction_id"].transform("size")
+    whole = both[rows == both["batch_rows"]].drop_duplicates("batch")
+    return pd.DataFrame({"champion": whole["seconds_champion"], "canary": whole["seconds"]})
 
 
 def _right(rows: pd.DataFrame) -> pd.Series:
@@ -248,3 +267,15 @@ def slower(
         return None, 1.0
     p_value = float(norm.sf(sum_ / np.sqrt(variance))) if variance else 1.0
     return float(np.exp(np.average(logs, weights=weights))), p_value
+
+
+def slower_pairs(seconds: np.ndarray, canary_seconds: np.ndarray) -> tuple[float | None, float]:
+    """As `slower`, of batches that both had: the median of the ratios, and the chance of such signed ranks (Wilcoxon
+    1945) when which of the two took longer is chance.
+    """
+    from scipy.stats import wilcoxon
+
+    logs = np.log(canary_seconds / seconds)
+    differing = logs[logs != 0]
+    p_value = float(wilcoxon(differing, alternative="greater").pvalue) if len(differing) else 1.0
+    return float(np.exp(np.median(logs))), p_value

@@ -232,6 +232,28 @@ async def test_the_one_longest_unused_makes_room_and_comes_back(serve, registry)
     assert server.held == ["praise", "returns", "tiny"]
 
 
+async def test_large_ones_make_more_room_than_small_ones(serve, registry, made) -> None:
+    """The bound holds for newer versions too."""
+    server = serve(most=4)
+    for model in ("billing", "returns", "praise"):
+        await server.ask(model, "good")
+    before = server.base.weight_bytes
+    size = next(engine.predictor.net.size for engine in server.models.engines() if engine.version.model == "praise")
+    await server.ask("spam", "good")
+    assert server.base.weight_bytes - before == size
+    bounded = serve(most=4, most_mib=3.5 * size / 2**20)
+    for model in ("billing", "returns", "praise"):
+        await bounded.ask(model, "good")
+    assert bounded.held == ["billing", "praise", "returns", "tiny"]
+    await bounded.ask("spam", "good")
+    assert bounded.held == ["praise", "returns", "spam", "tiny"]
+    registry.add("spam", 2, made(9, method__rank=64))
+    bounded.look()
+    assert bounded.held == ["spam", "tiny"]  # asked for last, and larger than all the room
+    assert scores(await bounded.ask("praise", "good"))
+    assert bounded.held == ["praise", "tiny"]
+
+
 async def test_what_is_pinned_is_there_from_the_start_and_stays(serve) -> None:
     server = serve(most=2, pinned=("spam",))
     server.models.start()

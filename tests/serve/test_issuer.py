@@ -180,10 +180,39 @@ def test_while_the_issuer_is_away_known_keys_go_on(local: LocalIssuer, caplog: p
     # To whoever runs the server, and to nobody else, is said where and why.
     assert f"the keys of {local.url} could not be read" in caplog.text
     assert f"{local.url}/jwks.json answered 500" in caplog.text
-    clock.now += 100_000
+    clock.now += 80_000  # of a day
     assert who(known, local.token()).name == "the shop"
     local.away, clock.now = False, clock.now + 11
     assert "none of the issuer's" in refusal(known, local.token(headers={"kid": "new"}))
+
+
+@pytest.mark.parametrize("every", [100, 290, 2000, 9000])
+def test_keys_of_an_issuer_that_stays_away_are_not_good_for_ever(local: LocalIssuer, every: int) -> None:
+    """However often somebody asks meanwhile; and good again once it is back."""
+    clock = Clock()
+    known = Issuer(local.spec(away_seconds=7200), clock=clock)
+    token = local.token(exp=time.time() + 200_000)
+
+    async def ask() -> None:
+        try:
+            await known.who(token)
+        finally:
+            if known._asking is not None:
+                await known._asking
+
+    asyncio.run(ask())
+    read, local.away = clock.now, True
+    while clock.now + every <= read + 7200:
+        clock.now += every
+        asyncio.run(ask())
+    clock.now = max(clock.now + every, read + 7201)
+    for _ in range(3):
+        with pytest.raises(KeysAwayError, match="cannot be read now"):
+            asyncio.run(ask())
+        clock.now += 5
+    local.away = False
+    clock.now += 11  # the issuer is not asked more often
+    asyncio.run(ask())
 
 
 def test_a_key_that_the_issuer_takes_back_is_worth_nothing_in_five_minutes(local: LocalIssuer) -> None:

@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 from ray import serve
 
+from cluster.access import bearer
 from cluster.errors import ClusterError, GateRefusedError
 from cluster.registry import CANARY, Registry
 from cluster.settings import Settings
@@ -23,8 +26,11 @@ from cluster.tracking import Tracker
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
-from monitoring import promotion
-from serve import endpoint, examine, kin, rollout
+from monitoring import promotion, trial
+from monitoring.journal import Journal
+from monitoring.judges import observed
+from serve import callers, endpoint, examine, kin, rollout
+from serve.client import Client
 from serve.endpoint import Endpoint
 from serve.predictions import feedback_log, observations, prediction_log
 from tests import adapters
@@ -42,8 +48,8 @@ def register(settings: Settings, folder: Path, share: float, golden: float | Non
     return Registry(settings).register("tiny", run.id, source, {"dataset": "none"}).version
 
 
-def served(url: str) -> dict[str, object]:
-    found: dict[str, object] = httpx.get(f"{url}/v1/models").json()["data"][0]
+def served(url: str, key: str | None = None) -> dict[str, object]:
+    found: dict[str, object] = httpx.get(f"{url}/v1/models", headers=bearer(key)).json()["data"][0]
     return found
 
 
@@ -125,6 +131,51 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     assert {(row["version"], row["kind"]) for row in seen} == {(1, "answer"), (2, "answer"), (3, "load")}
     assert {row["prediction_id"] for row in seen if row["kind"] == "answer"} < set(logged)
     assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]
+
+
+def test_a_shadow_gets_copies_answers_nobody_and_is_judged(ray_session: str, spec: Spec, tmp_path: Path) -> None:
+    """With API keys: clients have one, and a promotion asks the replica by a ticket."""
+    settings = Settings(storage=str(tmp_path / "store"))
+    canary = {"share": 1.0, "mode": "shadow", "shadow_time": 1.0, "rows": 60}
+    values = {"serving.auth": "keys"} | {f"serving.canary.{name}": value for name, value in canary.items()}
+    place, spec = Place.from_settings(settings), spec.with_values(values)
+    for number, share in enumerate([0.6, 0.7], start=1):
+        register(settings, tmp_path / str(number), share)
+    place.registry.promote("tiny", 1)
+    _, secret = callers.create(place.storage, "a shop", ("tiny",))
+    court = promotion.court(spec, place)
+    trial.begin(court, 2, 1)
+    url = rollout.start(spec, settings, load=fakes.load)
+    endpoint.record(place.storage, Endpoint("tiny", url, None))
+    texts, made = [f"day {number}" for number in range(60)], dict[str, int]()
+    with Client(url, "tiny", key=secret) as client, ThreadPoolExecutor(4) as pool:
+        wait(lambda: served(url, secret)["loaded"] is True)
+        assert examine.certify(place, place.registry.get("tiny", 2), "torch").replica == url
+
+        def asked() -> pd.DataFrame:
+            """What was observed, after all texts were asked once more; it leaves the replica every while."""
+            for answer in pool.map(lambda text: client.predict([text]), texts):
+                made.update({one["prediction_id"]: answer["version"] for one in answer["predictions"]})
+            return observed.since(place.storage, "tiny", 1, 2, datetime(2000, 1, 1, tzinfo=UTC))
+
+        wait(lambda: (seen := asked())["version"].nunique() == 2 and seen[seen["version"] == 2]["key"].nunique() == 60)
+        verdict = trial.look(court, Journal(place.storage).entries("tiny"), place.registry.champion("tiny"))
+        assert set(made.values()) == {1}
+        wait(lambda: client.predict(["a new day"])["version"] == 2)
+    rollout.stop()
+
+    assert verdict is not None
+    assert verdict.trial is not None
+    assert (verdict.action, verdict.trial.asked, verdict.trial.agreement) == ("promote", 60, 1.0)
+    assert "a batch takes" in " ".join(verdict.reasons)
+    logged = prediction_log(place.storage).read().to_pandas().set_index("prediction_id")
+    assert made.keys() < set(logged.index)
+    seen = observations(place.storage).read().to_pandas()
+    ours, theirs = (seen[seen["kind"] == kind].set_index("prediction_id") for kind in ("answer", "shadow"))
+    assert (set(ours["version"]), set(theirs["version"])) == ({1}, {2})
+    assert set(ours.index) == set(theirs.index) <= set(logged.index)
+    pd.testing.assert_series_equal(ours["batch_rows"].sort_index(), theirs["batch_rows"].sort_index())
+    assert not theirs["fault"].notna().any()
 
 
 def register_adapter(settings: Settings, model: str, spec: Spec, folder: Path, seed: int) -> int:

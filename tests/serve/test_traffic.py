@@ -16,18 +16,23 @@ from scipy.stats import binomtest
 
 from jobs.spec import CanarySpec
 from serve import app
+from serve.batching import Batcher, Lane
+from serve.dealing import route
 from serve.engine import Answered, Engine
 from serve.models import One
+from serve.observer import Observer
 from serve.predictions import OBSERVATIONS, PREDICTIONS, Prediction
 from serve.service import Service
+from serve.shadow import Budget
 from serve.spool import Spool
-from serve.traffic import Lane, Traffic, route
+from serve.traffic import Traffic
 
 from . import fakes
 from .test_spool import tables
 
 CHAMPION, CANARY = 1, 2
 MOST = 0.9999999
+KINDS = ("answer", "shadow")
 
 
 class Played:
@@ -41,12 +46,13 @@ class Played:
         }
         self.free = threading.Event()
         self.free.set()
+        self.counted: list[tuple[str, str, int]] = []
         self.traffic = Traffic(
-            "m",
-            CanarySpec.model_validate(spec),
+            CanarySpec.model_validate({"shadow_time": 1.0} | spec),
             Lane(lambda: self.engines[CHAMPION], self.lane(CHAMPION)),
             Lane(lambda: self.engines[CANARY], self.lane(CANARY)),
-            self.spool.append,
+            Observer("m", self.spool.append),
+            lambda *counted: self.counted.append(counted),
         )
         self.service = Service(
             "m", self.spool, lambda: self.engines[CHAMPION], self.lane(CHAMPION), str, 4, traffic=self.traffic
@@ -67,7 +73,7 @@ class Played:
 
     async def settled(self) -> None:
         self.free.set()
-        await asyncio.gather(*self.traffic._tasks)
+        await asyncio.gather(*self.traffic.shadow._tasks)
 
     def kept(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of the prediction log and of the observations."""
@@ -105,7 +111,7 @@ def test_a_larger_share_moves_keys_one_way_only(key: str, one: float, other: flo
 
 
 def test_every_process_routes_alike() -> None:
-    code = "from serve.traffic import route; print([route(f'text {i}', 0.3) for i in range(200)])"
+    code = "from serve.dealing import route; print([route(f'text {i}', 0.3) for i in range(200)])"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
@@ -220,12 +226,37 @@ async def test_a_shadow_answers_copies_that_only_the_observations_have(play) -> 
     logged, seen = played.kept()
     assert {row["version"] for row in logged} == {CHAMPION}
     assert len(logged) == 40
-    copied = {row["prediction_id"] for row in logged if route(row["input"], 0.5)}
     by_kind = {kind: [row for row in seen if row["kind"] == kind] for kind in ("answer", "shadow")}
+    copied = {row["prediction_id"] for row in by_kind["answer"] if route(row["batch"], 0.5)}
+    assert binomtest(len(copied), 40, 0.5).pvalue > 1e-4
     for kind, version in (("answer", CHAMPION), ("shadow", CANARY)):
         assert {row["prediction_id"] for row in by_kind[kind]} == copied
         assert {row["version"] for row in by_kind[kind]} == {version}
-    assert (played.traffic.copied, played.traffic.dropped) == (len(copied), 0)
+    assert (played.traffic.shadow.copied, played.traffic.shadow.dropped) == (len(copied), 0)
+    assert sum(inputs for *_, inputs in played.counted) == len(copied)
+
+
+@pytest.mark.anyio
+async def test_a_batch_is_copied_whole_into_one(play) -> None:
+    """Requests that the champion answered together the shadow answers together, in a batch of the same size."""
+    played = play(share=1.0, mode="shadow")
+    batches = [Batcher(name, 32) for name in ("champion", "canary")]
+    ours, theirs = (
+        Lane(lambda number=number: played.engines[number], batcher.lane(lambda number=number: played.engines[number]))
+        for number, batcher in zip((CHAMPION, CANARY), batches, strict=True)
+    )
+    played.traffic._champion, played.traffic.shadow._canary = ours, theirs
+    played.models[CHAMPION].seconds = 0.02  # so that the next batch gathers meanwhile
+    made = [one for made in await asyncio.gather(*map(played.ask, texts(40))) for one in made]
+    await played.settled()
+    for batcher in batches:
+        batcher.stop()
+    assert [len(call) for call in played.models[CANARY].calls] == [len(call) for call in played.models[CHAMPION].calls]
+    assert len(played.models[CANARY].calls) < 10
+    seen = played.kept()[1]
+    sizes = {kind: {row["prediction_id"]: row["batch_rows"] for row in seen if row["kind"] == kind} for kind in KINDS}
+    assert sizes["answer"] == sizes["shadow"]
+    assert sizes["answer"].keys() == {one.prediction_id for one in made}
 
 
 @pytest.mark.anyio
@@ -235,15 +266,83 @@ async def test_a_full_queue_drops_copies_and_delays_nobody(play, caplog) -> None
     for text in texts(10):
         (made,) = await asyncio.wait_for(played.ask(text), 5)  # the shadow hangs all the while
         assert made.version == CHAMPION
-    assert (played.traffic.copied, played.traffic.dropped) == (0, 7)
+    shadow = played.traffic.shadow
+    assert (shadow.copied, shadow.dropped) == (0, 7)
     await played.settled()
-    assert played.traffic.copied == 3
+    assert shadow.copied == 3
     await played.ask("one more")
     await played.settled()
-    assert played.traffic.copied == 4
+    assert shadow.copied == 4
     logged, seen = played.kept()
     assert (len(logged), len(seen)) == (11, 8)
-    assert caplog.text.count("no copies") == 1
+    assert caplog.text.count("no time or no room") == 1
+    assert played.counted == 7 * [("m", "dropped", 1)] + 4 * [("m", "copied", 1)]
+
+
+@pytest.mark.anyio
+async def test_a_shadow_that_has_had_its_time_gets_no_copies_until_there_is_some(play) -> None:
+    now, played = 0.0, play(share=1.0, mode="shadow", shadow_time=0.02)
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.5
+        return now
+
+    shadow = played.traffic.shadow
+    shadow._clock, shadow._budget.at, shadow._budget.left = clock, 0.0, -0.1
+    await played.ask("a", "b")
+    await played.settled()
+    assert (shadow.copied, shadow.dropped, len(played.models[CANARY].calls)) == (0, 2, 0)
+    now = 6.0
+    await played.ask("a", "b")
+    await played.settled()
+    assert (shadow.copied, shadow.dropped) == (2, 2)
+    assert shadow._budget.left == pytest.approx(-0.1 + 6.5 * 0.02 - 0.5)  # what there was by then, less the pass
+
+
+@pytest.mark.anyio
+async def test_time_that_a_shadow_spends_on_failing_counts(play) -> None:
+    played = play(share=1.0, mode="shadow", timeout_seconds=0.05, shadow_time=0.001)
+    played.free.clear()
+    await played.ask("a")
+    await asyncio.gather(*played.traffic.shadow._tasks)
+    await played.ask("b")
+    await played.settled()
+    (seen,) = played.kept()[1]
+    assert seen["fault"].startswith("TimeoutError")
+    assert (played.traffic.shadow.copied, played.traffic.shadow.dropped) == (0, 1)
+
+
+@given(
+    st.floats(0.001, 1),
+    st.lists(st.tuples(st.floats(0, 5), st.floats(0, 0.5)), min_size=1, max_size=60),
+)
+def test_no_stretch_of_time_costs_more_than_its_share(share: float, passes: list[tuple[float, float]]) -> None:
+    """But for what ten seconds before it have left, and for one pass, whose cost is known when it is done."""
+    budget, now, spent = Budget(share, 0.0), 0.0, list[tuple[float, float]]()
+    for gap, cost in passes:
+        now += gap
+        if budget.open(now):
+            budget.spend(cost)
+            spent.append((now, cost))
+    longest = max((cost for _, cost in spent), default=0.0)
+    for first in range(len(spent)):
+        whole = 0.0
+        for at, cost in spent[first:]:
+            whole += cost
+            assert whole <= share * (at - spent[first][0] + 10) + longest + 1e-9
+
+
+@given(st.floats(0.01, 1), st.floats(0.001, 0.2))
+def test_all_of_the_share_can_be_had(share: float, cost: float) -> None:
+    """Passes as often as they may come take the share of the time, neither less."""
+    budget, spent = Budget(share, 0.0), 0.0
+    ticks = 4000
+    for tick in range(ticks):
+        if budget.open(tick / 10):
+            budget.spend(cost)
+            spent += cost
+    assert spent >= min(share * (ticks - 1) / 10, cost * ticks) - 1e-9
 
 
 @pytest.mark.anyio
@@ -272,7 +371,7 @@ async def test_a_shadow_that_cannot_be_written_down_hurts_nobody(play, caplog, m
 
     monkeypatch.setattr(played.spool, "_write", full)
     played.free.set()
-    await asyncio.wait(played.traffic._tasks)
+    await asyncio.wait(played.traffic.shadow._tasks)
     assert "could not be written down" in caplog.text
 
 

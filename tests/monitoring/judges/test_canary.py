@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from scipy.stats import mannwhitneyu
+from scipy.stats import binomtest, mannwhitneyu
 
 from jobs.spec import CanarySpec
 from monitoring.judges import canary
-from monitoring.judges.canary import DROP, FIRST_LOOK, PROMOTE, WAIT, CanaryVerdict, judge, slower
+from monitoring.judges.canary import (
+    DROP,
+    FIRST_LOOK,
+    PROMOTE,
+    WAIT,
+    CanaryVerdict,
+    judge,
+    slower,
+    slower_pairs,
+)
 from tests.monitoring.fakes import BEGAN
 
 CHAMPION, CANARY = 1, 2
@@ -30,9 +40,12 @@ def side(
     faults: float = 0.0,
     times: float = 1.0,
     labelled: float = 0.0,
+    dealt: int | None = None,
 ) -> pd.DataFrame:
-    """What a version did with `count` inputs of different keys, in batches of one to four rows."""
-    sizes = rng.integers(1, 5, count)
+    """What a version did with `count` inputs of different keys, in batches of one to four rows; those of like `dealt`
+    are alike.
+    """
+    sizes = (rng if dealt is None else np.random.default_rng(dealt)).integers(1, 5, count)
     batch = np.repeat(np.arange(count), sizes)[:count]
     failed = (rng.random(count) < faults)[batch]
     took = (times * rng.lognormal(0, 0.3, count))[batch] * sizes[batch]
@@ -54,17 +67,17 @@ def side(
     )
 
 
-def both(count: int, seed: int = 0, **changed: float) -> pd.DataFrame:
+def both(count: int, seed: int = 0, dealt: int | None = None, **changed: float) -> pd.DataFrame:
     """As many rows of either; `changed` is how the canary differs."""
     rng = np.random.default_rng(seed)
-    same = {"labelled": changed.pop("labelled", 0.0)}
+    same: dict[str, Any] = {"labelled": changed.pop("labelled", 0.0), "dealt": dealt}
     parts = [side(rng, CHAMPION, count, **same), side(rng, CANARY, count, **same | changed)]
     return pd.concat(parts, ignore_index=True).sort_values(["at", "prediction_id"], ignore_index=True)
 
 
 def shadowed(count: int, seed: int = 0, **changed: float) -> pd.DataFrame:
-    """Both on the same inputs."""
-    rows = both(count, seed, **changed)
+    """Both on the same inputs, in the same batches."""
+    rows = both(count, seed, dealt=seed, **changed)
     rows.loc[rows["version"] == CANARY, "kind"] = "shadow"
     rows["prediction_id"] = "1." + rows["prediction_id"].astype(str).str[2:]
     rows["key"] = rows["key"].astype(str).str[2:]
@@ -231,6 +244,75 @@ def test_times_are_compared_within_batches_of_one_size():
     assert ratio == pytest.approx(2, rel=0.1)
     assert p_value < 1e-6
     assert slower(np.array([1]), np.array([1.0]), np.array([2]), np.array([9.0])) == (None, 1.0)
+
+
+def copied(seed: int, batches: int, times: float) -> pd.DataFrame:
+    """A shadow that had whole batches of the champion, of 1 to 32 rows of any length, while other batches of theirs
+    went by: what a batch takes varies a hundred times as much as the two do.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 33, batches)
+    work = (4 + 1.8 * sizes) * rng.lognormal(0, 0.8, batches)
+    took = [work * rng.lognormal(0, 0.1, batches), times * work * rng.lognormal(0, 0.1, batches)]
+    rows = pd.DataFrame({"at": np.arange(batches).repeat(sizes)})
+    parts = [
+        rows.assign(
+            prediction_id=[f"1.{row}" for row in range(len(rows))],
+            version=version,
+            kind=kind,
+            key=[str(row) for row in range(len(rows))],
+            label="pos",
+            fault=None,
+            true=None,
+            batch=f"{kind} " + rows["at"].astype(str),
+            batch_rows=sizes[rows["at"]],
+            seconds=seconds[rows["at"]],
+        )
+        for version, kind, seconds in zip((CHAMPION, CANARY), ("answer", "shadow"), took, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def latency(rows: pd.DataFrame, spec: CanarySpec = SPEC) -> canary.Check:
+    found = judge(rows, CANARY, None, spec)
+    return next(check for check in found.trial.checks if check.rule == "latency")
+
+
+def times_of(rows: pd.DataFrame) -> tuple[float | None, float]:
+    shadow = rows["kind"] == "shadow"
+    same = canary._same_batches(rows[~shadow], rows[shadow])
+    return slower_pairs(same["champion"].to_numpy(), same["canary"].to_numpy())
+
+
+def test_a_shadow_as_fast_as_the_champion_is_not_judged_slower():
+    """At the level of the test, without any allowance, however different the batches are among themselves."""
+    p_values = [times_of(copied(seed, 30, 1.0))[1] for seed in range(200)]
+    for level in (0.05, 0.2, 0.5):
+        assert binomtest(sum(p <= level for p in p_values), 200, level).pvalue > 0.001
+    assert not any(latency(copied(seed, 30, 1.0)).worse for seed in range(10))
+
+
+def test_a_shadow_twice_as_slow_is_found():
+    found = [latency(copied(seed, 12, 2.0)) for seed in range(20)]
+    assert all(check.worse for check in found)
+    assert times_of(copied(0, 12, 2.0))[0] == pytest.approx(2, rel=0.1)
+
+
+def test_a_batch_of_which_the_shadow_had_a_part_is_not_compared():
+    rows = copied(0, 20, 1.0)
+    shadow = rows["kind"] == "shadow"
+    assert len(canary._same_batches(rows[~shadow], rows[shadow])) == 20
+    short = rows[shadow].groupby("batch").filter(lambda part: len(part) > 1)
+    part = short.drop(short.groupby("batch").head(1).index)
+    part["batch_rows"] -= 1
+    assert len(canary._same_batches(rows[~shadow], part)) == 0
+    unequal = part.assign(batch_rows=part["batch_rows"] + 1)  # as large, of other rows
+    assert len(canary._same_batches(rows[~shadow], unequal)) == 0
+
+
+def test_the_same_times_are_not_slower():
+    ratio, p_value = slower_pairs(np.ones(5), np.ones(5))
+    assert (ratio, p_value) == (1.0, 1.0)
 
 
 def test_levels_of_all_looks_and_tests_add_up_to_the_rate():
