@@ -9,29 +9,27 @@ its writer wrote.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cluster.console import say
 from cluster.storage import Storage
 
-from . import model, tasks
-from .columns import Ragged
+from . import columns, making
 from .spec import Spec
 from .tasks.task import Encoded
 
 _FORMAT = 2  # of the files, and of what tasks make of rows
-_CHUNK = 1024  # rows that are made at a time, and lie together
+_PATHS = {"name_or_path", "tokenizer_file"}  # where a tokenizer lies is no part of it
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Rows:
         name = Path(self.file).stem.encode()
         return name if self.chosen is None else name + hashlib.sha256(self.chosen.tobytes()).digest()
 
-    def only(self, rows: Sequence[int] | NDArray[np.int64]) -> Rows:
+    def only(self, rows: ArrayLike) -> Rows:
         """These rows in this order, some of them more than once."""
         wanted = np.asarray(rows, np.int64)
         if np.array_equal(wanted, np.arange(len(self))):
@@ -76,62 +74,25 @@ class Rows:
         with pa.memory_map(str(Storage(self.root).on_disk(self.file))) as source:
             reader = pa.ipc.open_file(source)
             parts = [reader.get_batch(at) for at in range(reader.num_record_batches)]
-        found: Encoded = _each(self.shape, lambda key, kind: _read([p.column(key) for p in parts], kind, self.chosen))
+        found: Encoded = columns.joined(self.shape, parts, self.chosen)
         return found
-
-
-class Maker:
-    """Rows in, their columns out. It loads what makes them once, and travels to no other process with it."""
-
-    def __init__(self, spec: Spec, labels: Sequence[str]) -> None:
-        self._task, self._labels, self._bounds = tasks.get(spec.task), tuple(labels), spec.bounds
-        self.processor = self._task.processor(model.locate(spec.base_model))
-
-    def __call__(self, rows: pd.DataFrame) -> pa.Table:
-        columns, _ = self.made(rows)
-        return pa.table(columns)
-
-    def made(self, rows: pd.DataFrame) -> tuple[dict[str, pa.Array], Encoded]:
-        """What the task makes of the rows (`input, label`) in columns, and what it makes of none."""
-        columns: dict[str, pa.Array] = {}
-
-        def take(key: str, column: Any) -> Any:
-            columns[key] = _array(column)
-            return Ragged.of([]) if isinstance(column, Ragged) else column[:0]
-
-        encoded = self._task.encode(
-            self.processor, list(rows["input"]), list(rows["label"]), self._labels, self._bounds
-        )
-        return columns, _each(encoded, take)
 
 
 def kept(storage: Storage, frames: Mapping[str, pd.DataFrame], spec: Spec, labels: Sequence[str]) -> list[Rows]:
     """The rows (`input, label`; one at least) of each source. They are made now unless they were before."""
     began, known = time.monotonic(), True
-    maker, found = Maker(spec, labels), []
+    maker, found = making.Maker(spec, labels), []
     for source, rows in frames.items():
         file = f"{source.rpartition('/')[0]}/tokens/{_named(maker.processor, rows, spec, labels)}.arrow"
         if not storage.exists(file):
             known = False
             with storage.made(file) as path:
-                _write(path, _chunks(rows, maker))
-        _, shape = maker.made(rows.head(1))
+                making.write(path, making.made(rows, spec, labels, maker))
+        _, shape = maker.columns(rows.head(1))
         found.append(Rows(storage.root, source, file, len(rows), shape))
     how = "kept from before" if known else f"made in {time.monotonic() - began:.1f} s"
     say(f"tokens of {sum(map(len, frames.values()))} rows: {how}")
     return found
-
-
-def _chunks(rows: pd.DataFrame, maker: Maker) -> Iterator[pa.Table]:
-    for at in range(0, len(rows), _CHUNK):
-        yield maker(rows.iloc[at : at + _CHUNK])
-
-
-def _write(path: Path, chunks: Iterator[pa.Table]) -> None:
-    first = next(chunks)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, first.schema) as into:
-        for chunk in itertools.chain([first], chunks):
-            into.write_table(chunk.combine_chunks())
 
 
 def _named(processor: Any, rows: pd.DataFrame, spec: Spec, labels: Sequence[str]) -> str:
@@ -149,36 +110,7 @@ def _words(processor: Any) -> list[Any]:
         return []
     told = [type(tokenizer).__name__, tokenizer.chat_template, tokenizer.pad_token_id, tokenizer.eos_token_id]
     if not hasattr(tokenizer, "backend_tokenizer"):
-        return [*told, tokenizer.get_vocab(), repr(tokenizer)]
+        options = {name: str(value) for name, value in tokenizer.init_kwargs.items() if name not in _PATHS}
+        return [*told, tokenizer.get_vocab(), options]
     # How the last call cut and filled up is a part of a tokenizer, and says nothing of the next.
     return [*told, json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}]
-
-
-def _each(made: Any, change: Callable[[str, Any], Any], prefix: str = "") -> Any:
-    """The same object with other columns: `change` takes the name of each and what it is now."""
-    values: dict[str, Any] = {}
-    for field in fields(made):
-        key, value = prefix + field.name, getattr(made, field.name)
-        if isinstance(value, Ragged | np.ndarray):
-            values[field.name] = change(key, value)
-        elif is_dataclass(value):
-            values[field.name] = _each(value, change, f"{key}.")
-    return replace(made, **values)
-
-
-def _array(column: Ragged | NDArray[Any]) -> pa.Array:
-    if isinstance(column, Ragged):
-        ((values, begins),) = column.parts
-        return pa.LargeListArray.from_arrays(begins, values)
-    if column.ndim == 1:
-        return pa.array(column)
-    return pa.FixedSizeListArray.from_arrays(pa.array(column.ravel()), column.shape[1])
-
-
-def _read(parts: Sequence[pa.Array], kind: Ragged | NDArray[Any], chosen: NDArray[np.int64] | None) -> Any:
-    """A column as the mapped file has it; of one with as many numbers a row a copy."""
-    if isinstance(kind, Ragged):
-        return Ragged([(part.flatten().to_numpy(), part.offsets.to_numpy()) for part in parts], chosen)
-    flat = [part.to_numpy() if kind.ndim == 1 else part.flatten().to_numpy() for part in parts]
-    whole = np.concatenate(flat).reshape(-1, *kind.shape[1:])
-    return whole if chosen is None else whole[chosen]

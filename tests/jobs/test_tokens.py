@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from jobs import tasks, tokens, train
+from jobs import making, tasks, tokens, train
 from jobs.data import preparation
 from jobs.loop import Work
 from jobs.pipeline import Place
@@ -42,7 +42,7 @@ def same(one: Any, other: Any, which: Any) -> None:
 def test_what_was_kept_is_what_the_task_makes(
     task: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_CHUNK", 7)
+    monkeypatch.setattr(making, "_CHUNK", 7)
     job = work(task, place, tmp_path)
     texts, made = source(job.train, place), tasks.get(task)
     processor = made.processor(job.spec.base_model)
@@ -64,6 +64,27 @@ def test_what_was_kept_is_what_the_task_makes(
     picked = plain(texts.iloc[[7, 2, 9]])
     assert again.open().lengths.tolist() == picked.lengths.tolist()
     same(again.open(), picked, [2, 0, 1])
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("task", ["multi-label-classification", "preference-tuning"])
+def test_ray_data_makes_the_same_of_rows(
+    ray_session: str, task: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "_CHUNK", 16)
+    monkeypatch.setattr(making, "_BLOCK", 40)
+    job = work(task, place, tmp_path)
+    texts, found = source(job.train, place), []
+    maker = making.Maker(job.spec, job.labels)
+    for at, chunks in enumerate(
+        (making.made(texts, job.spec, job.labels, maker), making._by_ray(texts, job.spec, job.labels))
+    ):
+        making.write(tmp_path / str(at), chunks)
+        with pa.ipc.open_file(str(tmp_path / str(at))) as reader:
+            found.append([reader.get_batch(part) for part in range(reader.num_record_batches)])
+    assert len(texts) > 40
+    assert [part.num_rows for part in found[0]] == [part.num_rows for part in found[1]]
+    assert found[0] == found[1]
 
 
 def test_what_travels_to_a_worker_has_no_rows(place: Place, tmp_path: Path) -> None:
