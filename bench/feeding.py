@@ -3,17 +3,18 @@
     python bench/feeding.py             # about two minutes
 
 Made rows of 8 to 120 tokens, batches of the training loop's own epochs. Each worker is a process of its own, and the
-ways take turns. `lists`: the tokens of all rows as lists, read from Parquet, as the loop had them before; `rehone`: the
-mapped file; `ray.data`: `iter_torch_batches` over the same rows, which come in an order of Ray Data's. Held is anonymous
-memory above what there was before the rows; pages of a mapped file or of Ray's object store are the machine's, shared
-by its workers, and counted apart. Ray is running when the clock starts. Medians over the turns, the lowest and highest
-in brackets; a ratio is of one turn.
+ways take turns. `lists`: the tokens of all rows as lists, read from Parquet, as one would have them; `rehone`: the
+mapped file; `datasets`: Hugging Face's, mapped as well; `ray.data`: `iter_torch_batches` over the same rows, in the
+order that Ray Data has them. Held is anonymous memory above what there was before the rows. Pages of a mapped file and
+of Ray's object store are the machine's, shared by its workers, and counted apart. Ray runs when the clock starts.
+Medians over the turns, the lowest and highest in brackets; a ratio is of one turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,7 @@ from jobs.tokens import Rows
 
 BATCH, SEED, BATCHES, TURNS = 32, 0, 2000, 3
 SHORTEST, LONGEST, VOCABULARY, LABELS = 8, 120, 30_000, 2
-WAYS = ("lists", "rehone", "ray.data")
+WAYS = ("lists", "rehone", "datasets", "ray.data")
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -69,20 +70,25 @@ def shown(turns: Sequence[Mapping[str, Mapping[str, float]]], millions: float) -
     for head, what in columns_.items():
         of = millions if what in {"held", "shared"} else 1.0
         for way in WAYS:
-            values = spread([turn[way][what] / of for turn in turns], "{:.3g}")
-            ratios = spread([turn[way][what] / turn["lists"][what] for turn in turns], "{:.3g}")
+            values = spread([turn[way][what] / of for turn in turns], "{:,.0f}" if what == "rate" else "{:.2f}")
+            ratios = spread([turn[way][what] / turn["lists"][what] for turn in turns], "{:.3f}")
             lines.append([head, way, values, "" if what == "shared" else ratios])
     return ["", "", "", "of lists"], lines
 
 
 def write(folder: Path, count: int) -> int:
-    """The same rows as Parquet and as a file of ours; how many tokens they are."""
+    """The same rows as Parquet, as `datasets` has them and as a file of ours; how many tokens they are."""
+    from datasets import Dataset
+
     draw = np.random.default_rng(SEED)
     sizes = draw.integers(SHORTEST, LONGEST + 1, count)
     flat = draw.integers(0, VOCABULARY, sizes.sum(), np.int32)
     ids = [part.tolist() for part in np.split(flat, sizes.cumsum()[:-1])]
     labels = draw.integers(0, LABELS, count)
     pq.write_table(pa.table({"ids": ids, "labels": labels}), folder / "rows.parquet", compression="zstd")
+    Dataset.from_parquet(str(folder / "rows.parquet"), cache_dir=str(folder / "cache")).save_to_disk(
+        folder / "datasets"
+    )
     chunk = making._CHUNK  # noqa: SLF001 - rows lie as they do when they are made
     parts = (
         columns.parted(batches.Encoded(Ragged.of(ids[at : at + chunk]), labels[at : at + chunk], 0))
@@ -113,7 +119,7 @@ def by_lists(folder: Path) -> dict[str, float]:
 
 
 def padded(ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `batches.padded` did it of lists."""
+    """Of lists."""
     longest = max(map(len, ids))
     tokens = torch.full((len(ids), longest), 0, dtype=torch.long)
     mask = torch.zeros((len(ids), longest), dtype=torch.long)
@@ -136,10 +142,27 @@ def by_rehone(folder: Path) -> dict[str, float]:
     return measured(begin)
 
 
+def by_datasets(folder: Path) -> dict[str, float]:
+    """Hugging Face's: a mapped file too, in the loop's order."""
+    import pyarrow.compute as pc
+    from datasets import load_from_disk
+
+    def begin() -> Iterator[Batch]:
+        data = load_from_disk(str(folder / "datasets")).with_format("numpy")
+        for rows in order(pc.list_value_length(data.data["ids"]).to_numpy()):
+            batch = data[rows]
+            tokens, mask = batches.padded(list(batch["ids"]), 0)
+            yield {"input_ids": tokens, "attention_mask": mask, "labels": torch.from_numpy(batch["labels"])}
+
+    return measured(begin)
+
+
 def by_ray(folder: Path) -> dict[str, float]:
     """What one would write with Ray Data: rows shuffled in a buffer, each batch filled up to its longest row."""
     import ray.data
+    from ray.data.collate_fn import NumpyBatchCollateFn
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     with connect(Settings(storage=str(folder / "store")), num_cpus=2):
         with pa.memory_map(str(folder / "rows.arrow")) as source:
@@ -147,22 +170,22 @@ def by_ray(folder: Path) -> dict[str, float]:
         data = ray.data.from_arrow(blocks)
         del blocks
 
-        def collated(batch: Any) -> Batch:
-            tokens, mask = batches.padded(list(batch["ids"]), 0)
-            return {"input_ids": tokens, "attention_mask": mask, "labels": torch.from_numpy(batch["labels"].copy())}
+        class Collate(NumpyBatchCollateFn):  # type: ignore[misc]  # Ray is untyped here
+            def __call__(self, batch: Any) -> Batch:
+                tokens, mask = batches.padded(list(batch["ids"]), 0)
+                return {"input_ids": tokens, "attention_mask": mask, "labels": torch.from_numpy(batch["labels"].copy())}
 
-        return measured(
-            lambda: iter(
-                data.iter_torch_batches(
-                    batch_size=BATCH, collate_fn=collated, local_shuffle_buffer_size=16 * BATCH, prefetch_batches=1
-                )
-            )
-        )
+        def begin() -> Iterator[Batch]:
+            shuffled = {"local_shuffle_buffer_size": 16 * BATCH, "local_shuffle_seed": SEED}
+            return iter(data.iter_torch_batches(batch_size=BATCH, collate_fn=Collate(), **shuffled))
+
+        return measured(begin)
 
 
 WORKERS: Mapping[str, Callable[[Path], dict[str, float]]] = {
     "lists": by_lists,
     "rehone": by_rehone,
+    "datasets": by_datasets,
     "ray.data": by_ray,
 }
 

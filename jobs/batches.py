@@ -152,7 +152,7 @@ def shard(rows: int, rank: int, world: int, micro: int) -> Iterator[tuple[list[i
     Ranks without a row of their own repeat one that does not count: all ranks make as many forward passes.
     """
     share = -(-rows // world)
-    mine = [(i, True) if i < rows else (0, False) for i in range(rank * share, (rank + 1) * share)]
-    for at in range(0, len(mine), micro):
-        part = mine[at : at + micro]
-        yield [row for row, _ in part], sum(counts for _, counts in part)
+    end = (rank + 1) * share
+    for at in range(rank * share, end, micro):
+        part = range(at, min(at + micro, end))
+        yield [row if row < rows else 0 for row in part], sum(row < rows for row in part)
