@@ -12,7 +12,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +105,23 @@ class Storage:
         Raises NotFoundError.
         """
         target = self._here(path)
-        if not self._is_local and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _turn(target.parent):
-                if not target.exists():
-                    self._fetch(path, target)
-        if not target.exists():
+        if target.exists():
+            return target
+        if self._is_local:
             raise NotFoundError("does not exist", where=self.url(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(target.parent):
+            if not target.exists():
+                self._fetch(path, target)
         return target
 
     def _fetch(self, path: str, target: Path) -> None:
         part = target.with_name(f"{target.name}.part")
-        with suppress(FileNotFoundError):
+        try:
             self.fs.get_file(self._path(path), str(part))
-            part.replace(target)
+        except FileNotFoundError:
+            raise NotFoundError("does not exist", where=self.url(path)) from None
+        part.replace(target)
 
     def _here(self, path: str) -> Path:
         if self._is_local:

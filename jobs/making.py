@@ -19,8 +19,8 @@ from . import columns, model, tasks
 from .spec import Spec
 from .tasks.task import Encoded
 
-_CHUNK = 1024  # rows that are made at a time, and lie together
-_BLOCK = 8 * _CHUNK  # rows that Ray Data sends about at a time
+_CHUNK, _CHARACTERS = 1024, 2**24  # rows that are made at a time and lie together, and what they may be read from
+_BLOCK = 8  # chunks that Ray Data sends about at a time
 _SPREAD_ROWS = 250_000  # tweets that this process makes in the time of Ray Data's start
 
 
@@ -31,21 +31,28 @@ class Maker:
         self._task, self._labels, self._bounds = tasks.get(spec.task), tuple(labels), spec.bounds
         self.processor = self._task.processor(model.locate(spec.base_model))
 
-    def columns(self, rows: pd.DataFrame) -> tuple[dict[str, pa.Array], Encoded]:
-        """Of the rows (`input, label`), and what the task makes of none."""
+    def of(self, rows: pd.DataFrame) -> tuple[dict[str, pa.Array], Encoded]:
+        """The columns of rows (`input, label`), and what the task makes of none."""
         inputs, targets = list(rows["input"]), list(rows["label"])
         return columns.parted(self._task.encode(self.processor, inputs, targets, self._labels, self._bounds))
 
     def __call__(self, rows: pd.DataFrame) -> pa.Table:
         """A batch of Ray Data."""
-        return pa.table(self.columns(rows)[0])
+        return pa.table(self.of(rows)[0])
 
 
 def made(rows: pd.DataFrame, spec: Spec, labels: Sequence[str], maker: Maker) -> Iterator[pa.Table]:
     """What becomes of the rows, in their order, each chunk when it is asked for."""
     if _spreads(len(rows)):
         return _by_ray(rows, spec, labels)
-    return (maker(rows.iloc[at : at + _CHUNK]) for at in range(0, len(rows), _CHUNK))
+    size = _size(rows)
+    return (maker(rows.iloc[at : at + size]) for at in range(0, len(rows), size))
+
+
+def _size(rows: pd.DataFrame) -> int:
+    """Rows a chunk: fewer where each is a picture or a recording."""
+    characters = sum(map(len, rows["input"]))
+    return max(1, min(_CHUNK, _CHARACTERS * len(rows) // max(1, characters)))
 
 
 def _spreads(rows: int) -> bool:
@@ -60,8 +67,8 @@ def _by_ray(rows: pd.DataFrame, spec: Spec, labels: Sequence[str]) -> Iterator[p
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    whole = pa.Table.from_pandas(rows[["input", "label"]], preserve_index=False)
-    blocks = [whole.slice(at, _BLOCK) for at in range(0, len(rows), _BLOCK)]
+    size, whole = _size(rows), pa.Table.from_pandas(rows[["input", "label"]], preserve_index=False)
+    blocks = [whole.slice(at, _BLOCK * size) for at in range(0, len(rows), _BLOCK * size)]
     data = ray.data.from_arrow(blocks)
     data.context.enable_progress_bars = False
     data.context.execution_options.preserve_order = True
@@ -69,11 +76,11 @@ def _by_ray(rows: pd.DataFrame, spec: Spec, labels: Sequence[str]) -> Iterator[p
     encoded = data.map_batches(
         Maker,
         fn_constructor_args=(spec, tuple(labels)),
-        batch_size=_CHUNK,
+        batch_size=size,
         batch_format="pandas",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )
-    yield from encoded.iter_batches(batch_size=_CHUNK, batch_format="pyarrow")
+    yield from encoded.iter_batches(batch_size=size, batch_format="pyarrow")
 
 
 def write(path: Path, chunks: Iterator[pa.Table]) -> None:

@@ -88,7 +88,7 @@ def kept(storage: Storage, frames: Mapping[str, pd.DataFrame], spec: Spec, label
             known = False
             with storage.made(file) as path:
                 making.write(path, making.made(rows, spec, labels, maker))
-        _, shape = maker.columns(rows.head(1))
+        _, shape = maker.of(rows.head(1))
         found.append(Rows(storage.root, source, file, len(rows), shape))
     how = "kept from before" if known else f"made in {time.monotonic() - began:.1f} s"
     say(f"tokens of {sum(map(len, frames.values()))} rows: {how}")

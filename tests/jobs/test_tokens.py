@@ -72,7 +72,7 @@ def test_ray_data_makes_the_same_of_rows(
     ray_session: str, task: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(making, "_CHUNK", 16)
-    monkeypatch.setattr(making, "_BLOCK", 40)
+    monkeypatch.setattr(making, "_BLOCK", 2)
     job = work(task, place, tmp_path)
     texts, found = source(job.train, place), []
     maker = making.Maker(job.spec, job.labels)
@@ -103,6 +103,12 @@ def test_rows_are_made_once(place: Place, tmp_path: Path, capsys: pytest.Capture
     train.work(spec, preparation.prepare(spec, place.storage), place.storage)
     assert f"tokens of {len(job.train) + len(job.validation)} rows: kept from before" in capsys.readouterr().err
     assert len(place.storage.list(folder)) == 2
+
+
+def test_rows_that_are_large_are_made_fewer_at_a_time() -> None:
+    small, large = pd.DataFrame({"input": ["abc"] * 5000}), pd.DataFrame({"input": ["a" * 2**22] * 8})
+    assert (making._size(small), making._size(large)) == (1024, 4)
+    assert making._size(pd.DataFrame({"input": ["a" * 2**25]})) == 1
 
 
 def test_other_rows_bounds_and_tokenizers_have_files_of_their_own(place: Place, tmp_path: Path) -> None:
