@@ -1,8 +1,8 @@
 """Rows into numbers, a chunk at a time: in this process, or by Ray Data on all nodes; into the same file either way.
 
 A fast tokenizer keeps all cores of its machine busy by itself, so that on one machine Ray Data only costs: 400,000
-tweets took 30 s in this process and 57 s through it, 17 s of them its start (two cores). It is used where there are
-more machines than this, and so many rows that its start is soon made up for.
+tweets took 28 s in this process and 50 s through it, some 17 s of them its start (two cores, `bench/making.py`). It is
+used where there are more machines than this, and so many rows that its start is soon made up for.
 """
 
 from __future__ import annotations
