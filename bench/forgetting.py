@@ -28,8 +28,9 @@ from sklearn.linear_model import LogisticRegression
 
 from cluster.console import say
 from cluster.session import prepare_environment
+from cluster.storage import Storage
 from examples import sentiment_data
-from jobs import loop, model, show, specfile, tasks, tune
+from jobs import loop, model, show, specfile, tasks, tokens, tune
 from jobs.forgetting.ewc import Consolidation
 from jobs.loop import Work
 from jobs.predictor import Predictor
@@ -113,7 +114,8 @@ def ours(
             "training.epochs": spec.retrain.epochs,
         }
     )
-    old = tweets.train.sample(spec.retrain.ewc_rows, random_state=spec.training.seed)
+    drawn = tweets.train.sample(spec.retrain.ewc_rows, random_state=spec.training.seed)
+    (old,) = tokens.kept(Storage(str(folder)), {"rows/old.parquet": drawn}, spec, LABELS)
     both = pd.concat([tweets.train, movies.train])
     made = {"ours: tweets": accuracy(spec, champion, tweets, movies)}
 
@@ -143,7 +145,9 @@ def train(
             shutil.copytree(checkpoint, folder)
 
     patient = spec.with_values({"training.patience": 10**6, "training.evaluations_per_epoch": 1})
-    job = Work(patient, LABELS, rows, validation.train.head(32), zero_stage=0, epochs=spec.training.epochs)
+    parts = {"rows/train.parquet": rows, "rows/validation.parquet": validation.train.head(32)}
+    kept = tokens.kept(Storage(str(folder.parent)), parts, spec, LABELS)
+    job = Work(patient, LABELS, *kept, zero_stage=0, epochs=spec.training.epochs)
     started = replace(job, start=str(start) if start else None, consolidation=held)
     loop.run(started, rank=0, world=1, threads=spec.scaling.cpus_per_worker, report=report)
     return folder

@@ -25,7 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.session import prepare_environment
-from jobs import loop
+from cluster.storage import Storage
+from jobs import loop, tokens
 from jobs.plan import plan, shapes
 from jobs.show import table
 from jobs.spec import Spec
@@ -182,7 +183,9 @@ def one(chosen: argparse.Namespace) -> Ran:
         return loss
 
     loop._step = clocked  # type: ignore[assignment]  # noqa: SLF001
-    job = loop.Work(made, labels, data, data.head(2 * chosen.rows), int(made.training.zero_stage), 1)
+    parts = {"rows/train.parquet": data, "rows/validation.parquet": data.head(2 * chosen.rows)}
+    kept = tokens.kept(Storage(str(chosen.folder)), parts, made, labels)
+    job = loop.Work(made, labels, *kept, zero_stage=int(made.training.zero_stage), epochs=1)
     with group.alone():
         loop.run(job, rank=0, world=1, threads=os.cpu_count() or 1, report=lambda *_: None)
     net = shapes.on_meta(made, labels)

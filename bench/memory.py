@@ -22,6 +22,7 @@ import numpy as np
 
 from cluster.session import prepare_environment
 from jobs import batches, loop, model
+from jobs.columns import Ragged
 from jobs.plan import plan, shapes
 from jobs.show import table
 from jobs.spec import Spec
@@ -60,7 +61,7 @@ def measure(rank: int, store: str, spec_: Spec, stage: int, answers: Any) -> Non
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORKERS), "LOCAL_RANK": str(rank)}
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORKERS)
     torch.set_num_threads(1)
-    rows = batches.Encoded([[7] * TOKENS] * ROWS, np.zeros(ROWS, dtype=np.int64), 0).batch(range(ROWS))
+    rows = batches.Encoded(Ragged.of([[7] * TOKENS] * ROWS), np.zeros(ROWS, dtype=np.int64), 0).batch(range(ROWS))
     warm_up(spec_)
     before = status("VmRSS")
     net = model.trainable(spec_, ["a", "b"])

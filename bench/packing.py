@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from examples import sentiment_data
 from jobs import batches, model, show, tasks
+from jobs.columns import Ragged
 from jobs.tasks import writing
 from jobs.tasks.writing import Sequences
 
@@ -34,7 +35,7 @@ def encoded(domain: str, tokenizer: Any) -> Sequences:
     texts = [row["text"] for row in sentiment_data.read(sentiment_data.fetch()[domain])[:ROWS]]
     ids = tokenizer(["text:"] * len(texts), add_special_tokens=False)["input_ids"]
     made = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=MOST - 8)["input_ids"]
-    return writing.Sequences(ids, made, tokenizer.pad_token_id, joint=True)
+    return writing.Sequences(Ragged.of(ids), Ragged.of(made), tokenizer.pad_token_id, joint=True)
 
 
 def filling(data: Sequences, order: Sequence[Any]) -> float:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
-from jobs import batches, loop, model, specfile, tasks
+from jobs import batches, loop, model, specfile, tasks, tokens
 from jobs.data.split import TRAIN, VALIDATION
 from jobs.pipeline import Place, prepare
 from jobs.show import table
@@ -207,7 +207,9 @@ def by_trainer(made: Spec, place: Place, chosen: argparse.Namespace) -> dict[str
     torch.set_num_threads(chosen.threads)
     data, train, _ = rows_of(made, place, chosen)
     processor, rows = encoded(made, data, train)
-    listed = [{"input_ids": ids, "labels": int(label)} for ids, label in zip(rows.ids, rows.labels, strict=True)]
+    listed = [
+        {"input_ids": ids.tolist(), "labels": int(label)} for ids, label in zip(rows.ids, rows.labels, strict=True)
+    ]
     training, seconds, losses = made.training, [], []
 
     class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -261,7 +263,9 @@ def on_ray(made: Spec, place: Place, chosen: argparse.Namespace) -> dict[str, An
     gpu = chosen.device == "cuda"
     with connect(place.settings, num_cpus=made.scaling.most_workers * chosen.threads + 1):
         data, train, validation = rows_of(made, place, chosen)
-        job = loop.Work(made, data.labels, train, validation, 1 if made.scaling.most_workers > 1 else 0, 1)
+        parts = {data.file(TRAIN): train, data.file(VALIDATION): validation}
+        rows = tokens.kept(place.storage, parts, made, data.labels)
+        job = loop.Work(made, data.labels, *rows, zero_stage=1 if made.scaling.most_workers > 1 else 0, epochs=1)
         kept = chosen.folder / f"{time.monotonic_ns()}.json"
         result = TorchTrainer(
             timed,

@@ -5,9 +5,14 @@ Tables are in `tables.py`; runs and versions are MLflow's (`tracking.py`, `regis
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +85,50 @@ class Storage:
             Path(part).unlink()
         return True
 
+    @contextmanager
+    def made(self, path: str) -> Iterator[Path]:
+        """A file of this machine to write to; it is there under `path`, whole, once the block has ended."""
+        target = self._here(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            yield part
+            if not self._is_local:
+                self.fs.put_file(str(part), self._path(path))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def on_disk(self, path: str) -> Path:
+        """A file that never changes, as one of this machine: fetched once, however many processes ask at a time.
+
+        Raises NotFoundError.
+        """
+        target = self._here(path)
+        if target.exists():
+            return target
+        if self._is_local:
+            raise NotFoundError("does not exist", where=self.url(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(target.parent):
+            if not target.exists():
+                self._fetch(path, target)
+        return target
+
+    def _fetch(self, path: str, target: Path) -> None:
+        part = target.with_name(f"{target.name}.part")
+        try:
+            self.fs.get_file(self._path(path), str(part))
+        except FileNotFoundError:
+            raise NotFoundError("does not exist", where=self.url(path)) from None
+        part.replace(target)
+
+    def _here(self, path: str) -> Path:
+        if self._is_local:
+            return Path(self.url(path))
+        root = hashlib.sha256(self.root.encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / "rehone" / "fetched" / root / path
+
     def read_bytes(self, path: str) -> bytes:
         """Raises NotFoundError."""
         try:
@@ -105,3 +154,14 @@ class Storage:
 
     def read_parquet(self, path: str) -> pa.Table:
         return pq.read_table(pa.BufferReader(self.read_bytes(path)))
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time; who is killed gives it up."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

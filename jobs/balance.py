@@ -35,4 +35,4 @@ def oversample(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
         whole, rest = divmod(most - len(mine), len(mine))
         parts += [mine] * whole
         parts.append(mine.sample(rest, random_state=seed))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts)

@@ -15,6 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .columns import Ragged
+
+Lengths = Sequence[int] | NDArray[np.int64]
+
 _BUCKET = 16  # global batches that are sorted by length together
 
 
@@ -22,13 +26,13 @@ _BUCKET = 16  # global batches that are sorted by length together
 class Encoded:
     """Token ids of each row (ragged) and, to learn from, what is to be learned of each, shape (rows, ...)."""
 
-    ids: list[list[int]]
+    ids: Ragged
     labels: NDArray[Any] | None
     pad: int
 
     @property
-    def lengths(self) -> list[int]:
-        return [len(ids) for ids in self.ids]
+    def lengths(self) -> NDArray[np.int64]:
+        return self.ids.lengths
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,16 +44,18 @@ class Encoded:
         return made if self.labels is None else made | {"labels": torch.from_numpy(self.labels[list(rows)])}
 
 
-def padded(ids: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(
+    ids: Sequence[Sequence[int] | NDArray[Any]], pad: int, *, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of tokens filled up with `pad`, and where they are no filling (1 or 0), both of shape (rows, longest)."""
     longest = max(map(len, ids))
-    tokens = torch.full((len(ids), longest), pad, dtype=torch.long)
-    mask = torch.zeros((len(ids), longest), dtype=torch.long)
+    tokens = np.full((len(ids), longest), pad, np.int64)
+    mask = np.zeros((len(ids), longest), np.int64)
     for at, row in enumerate(ids):
         place = slice(longest - len(row), None) if left else slice(len(row))
-        tokens[at, place] = torch.tensor(row, dtype=torch.long)
+        tokens[at, place] = row
         mask[at, place] = 1
-    return tokens, mask
+    return torch.from_numpy(tokens), torch.from_numpy(mask)
 
 
 def packed(lengths: Sequence[int], most: int) -> list[list[int]]:
@@ -78,10 +84,10 @@ def encode(
 ) -> Encoded:
     """`labels` are places in the list of labels, or a row of numbers each; None for rows that are to be answered."""
     ids = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
-    return Encoded(ids, None if labels is None else np.asarray(labels), tokenizer.pad_token_id)
+    return Encoded(Ragged.of(ids), None if labels is None else np.asarray(labels), tokenizer.pad_token_id)
 
 
-def alike(lengths: Sequence[int], most: int, call: float) -> list[NDArray[np.int64]]:
+def alike(lengths: Lengths, most: int, call: float) -> list[NDArray[np.int64]]:
     """Row numbers in parts of at most `most` rows, the shortest first, so that little of a part is padding.
 
     A pass costs what `call` tokens do beside its own, of which each row has as many as the longest. A part is split
@@ -99,7 +105,7 @@ def _split(rows: NDArray[np.int64], size: NDArray[np.int64], call: float) -> lis
     return [*_split(rows[:at], size, call), *_split(rows[at:], size, call)]
 
 
-def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[np.int64]]:
+def epoch(lengths: Lengths, global_batch: int, seed: int) -> list[NDArray[np.int64]]:
     """Row numbers of each global batch of one epoch, in a random order that follows from `seed`.
 
     Rows of like length go together. Each row comes once: where the rows do not fill the batches, some have one fewer.
@@ -115,7 +121,7 @@ def epoch(lengths: Sequence[int], global_batch: int, seed: int) -> list[NDArray[
     return [batches[i] for i in draw.permutation(steps)]
 
 
-def steps(lengths: Sequence[int], global_batch: int, seed: int, *, begin: int, end: int) -> Iterator[NDArray[np.int64]]:
+def steps(lengths: Lengths, global_batch: int, seed: int, *, begin: int, end: int) -> Iterator[NDArray[np.int64]]:
     """The global batch of each optimizer step from `begin` to `end`, over as many epochs as that takes.
 
     It follows from the step and the seed alone: who goes on from a step, on however many workers, sees the rows that
@@ -146,7 +152,7 @@ def shard(rows: int, rank: int, world: int, micro: int) -> Iterator[tuple[list[i
     Ranks without a row of their own repeat one that does not count: all ranks make as many forward passes.
     """
     share = -(-rows // world)
-    mine = [(i, True) if i < rows else (0, False) for i in range(rank * share, (rank + 1) * share)]
-    for at in range(0, len(mine), micro):
-        part = mine[at : at + micro]
-        yield [row for row, _ in part], sum(counts for _, counts in part)
+    end = (rank + 1) * share
+    for at in range(rank * share, end, micro):
+        part = range(at, min(at + micro, end))
+        yield [row if row < rows else 0 for row in part], sum(row < rows for row in part)

@@ -12,23 +12,22 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import pandas as pd
 import torch
 import torch.distributed as dist
 
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, checkpoint, device, model, tasks, tokens, zero
+from . import batches, checkpoint, device, model, tasks, zero
 from .checkpoint import State
 from .spec import Spec
 from .tasks.task import Encoded
 from .tasks.writing import Sequences, require_apart
-from .tokens import Shelf
+from .tokens import Rows
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,12 +40,12 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What to train, as plain values that travel to a worker."""
+    """What to train, as plain values that travel to a worker. Rows stay where they are kept."""
 
     spec: Spec
     labels: tuple[str, ...]
-    train: pd.DataFrame
-    validation: pd.DataFrame
+    train: Rows
+    validation: Rows
     zero_stage: int
     epochs: int
     start: str | None = None
@@ -55,8 +54,17 @@ class Work:
     """Holds the weights of `start`; not with ZeRO stage 3."""
     class_weights: tuple[float, ...] | None = None
     """Of each label in the validation loss; in the training loss too, unless `train` has rare rows repeated."""
-    shelf: Shelf | None = None
-    """Where the tokens of rows are kept."""
+
+    def under(self, spec: Spec) -> Work:
+        """The same work by another spec. Rows are made anew where it changes what the model takes of them."""
+        made = replace(self, spec=spec)
+        if (spec.base_model, spec.bounds) == (self.spec.base_model, self.spec.bounds):
+            return made
+        train, validation = (rows.under(spec, self.labels) for rows in (self.train, self.validation))
+        held = self.consolidation
+        if held is not None:
+            held = replace(held, rows=held.rows.under(spec, self.labels))
+        return replace(made, train=train, validation=validation, consolidation=held)
 
 
 def never(step: int) -> bool:  # noqa: ARG001 - what `noticed` takes
@@ -81,14 +89,13 @@ def run(
     torch.set_num_threads(threads)
     spec = work.spec
     device.tell_deepspeed(spec)
-    processor = tasks.get(spec.task).processor(model.locate(spec.base_model))
-    train, validation = (_encode(work, processor, rows) for rows in (work.train, work.validation))
+    train, validation = work.train.open(), work.validation.open()
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
     total = per_epoch * work.epochs
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
     if isinstance(train, Sequences) and train.most is not None:
         require_apart(net, train)
-    held = _hold(work, processor, net)  # before a checkpoint is restored: what is held is the start
+    held = _hold(work, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
     state = checkpoint.restore(engine, net, resume) if resume else State()
@@ -137,15 +144,11 @@ def run(
             _report(engine, net, state, {"step": state.step, "saved_on_notice": 1, "validation_loss": math.nan}, report)
 
 
-def _encode(work: Work, processor: Any, rows: pd.DataFrame) -> Encoded:
-    return tokens.encoded(work.shelf, work.spec.task, processor, rows, work.labels, work.spec.bounds)[0]
-
-
-def _hold(work: Work, processor: Any, net: Any) -> Hold | None:
+def _hold(work: Work, net: Any) -> Hold | None:
     if work.consolidation is None:
         return None
     net.to(device.of(work.spec))
-    return ewc.hold(net, _encode(work, processor, work.consolidation.rows), work.consolidation.strength)
+    return ewc.hold(net, work.consolidation.rows.open(), work.consolidation.strength)
 
 
 def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:

@@ -1,127 +1,116 @@
-"""Rows are tokenised once: what comes out is kept beside their dataset version, under a name made of what went in.
+"""Rows are made into numbers once: they lie beside their dataset version, in a file named after what went in.
 
-That is the rows themselves, the tokenizer with its chat template, the task and its bounds. What is opened when its
-batch is made, as pictures and recordings are, is not kept. Files are Parquet: a pickle would run whatever its writer
-wrote.
+That is the rows themselves, the tokenizer with its chat template, the task and its bounds. Who trains on them maps the
+file and reads the rows of its batch, so that no process holds the tokens of all. The columns of what a task makes are
+in the file; what is the same for all rows travels with the file's name. Files are Arrow's: a pickle would run whatever
+its writer wrote.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
 
+from cluster.console import say
 from cluster.storage import Storage
 
-from . import tasks
-from .batches import Encoded as Rows
-from .tasks.preference_tuning import Preferred
-from .tasks.sentence_similarity import Pairs
-from .tasks.task import Bounds, Encoded
-from .tasks.token_classification import Tokens, Words
-from .tasks.writing import Sequences
+from . import columns, making
+from .spec import Spec
+from .tasks.task import Encoded
 
-_FORMAT = 1  # of the files, and of what tasks make of rows
-_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in (Rows, Sequences, Pairs, Preferred, Tokens)}
-_ITEMS: Mapping[tuple[str, str], Any] = {("Tokens", "rows"): Words}
-"""Fields whose items are objects."""
+_FORMAT = 2  # of the files, and of what tasks make of rows
+_PATHS = {"name_or_path", "tokenizer_file"}  # where a tokenizer lies is no part of it
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Where tokens are kept, as plain values that travel to a worker: the storage root, and a place in it."""
+class Rows:
+    """Rows in a `file` under the storage root, as plain values that travel to a worker in place of the rows.
+
+    `source`: the Parquet file there with the rows themselves. `shape`: what the task makes of no rows. `chosen`: which
+    rows of the file these are, all of them when None.
+    """
 
     root: str
-    place: str
+    source: str
+    file: str
+    size: int
+    shape: Encoded
+    chosen: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return self.size if self.chosen is None else len(self.chosen)
+
+    @property
+    def identity(self) -> bytes:
+        """Of the rows and their order, wherever they are kept."""
+        name = Path(self.file).stem.encode()
+        return name if self.chosen is None else name + hashlib.sha256(self.chosen.tobytes()).digest()
+
+    def only(self, rows: ArrayLike) -> Rows:
+        """These rows in this order, some of them more than once."""
+        wanted = np.asarray(rows, np.int64)
+        if np.array_equal(wanted, np.arange(len(self))):
+            return self
+        return replace(self, chosen=wanted if self.chosen is None else self.chosen[wanted])
+
+    def under(self, spec: Spec, labels: Sequence[str]) -> Rows:
+        """The same rows as another spec wants them."""
+        storage = Storage(self.root)
+        (made,) = kept(storage, {self.source: storage.read_parquet(self.source).to_pandas()}, spec, labels)
+        return replace(made, chosen=self.chosen)
+
+    def open(self) -> Encoded:
+        """Maps the file, which is fetched first where the storage root is on no disk here."""
+        with pa.memory_map(str(Storage(self.root).on_disk(self.file))) as source:
+            reader = pa.ipc.open_file(source)
+            parts = [reader.get_batch(at) for at in range(reader.num_record_batches)]
+        found: Encoded = columns.joined(self.shape, parts, self.chosen)
+        return found
 
 
-def encoded(
-    shelf: Shelf | None, name: str, processor: Any, rows: pd.DataFrame, labels: Sequence[str], bounds: Bounds
-) -> tuple[Encoded, bool]:
-    """The rows of a frame (`input, label`) as the task of this name takes them, and whether they were kept already."""
-    task = tasks.get(name)
-    file = None
-    if shelf is not None and hasattr(processor, "backend_tokenizer"):
-        file = f"{shelf.place}/{_named(name, processor, rows, labels, bounds)}.parquet"
-        storage = Storage(shelf.root)
-        if storage.exists(file):
-            return _from(storage.read_parquet(file)), True
-    made = task.encode(processor, list(rows["input"]), list(rows["label"]), labels, bounds)
-    if file is not None and type(made).__name__ in _KINDS:
-        # Workers that come at the same time write the same.
-        storage.create(file, _bytes(_table(made)))
-    return made, False
+def kept(storage: Storage, frames: Mapping[str, pd.DataFrame], spec: Spec, labels: Sequence[str]) -> list[Rows]:
+    """The rows (`input, label`; one at least) of each source. They are made now unless they were before."""
+    began, known = time.monotonic(), True
+    maker, found = making.Maker(spec, labels), []
+    for source, rows in frames.items():
+        file = f"{source.rpartition('/')[0]}/tokens/{_named(maker.processor, rows, spec, labels)}.arrow"
+        if not storage.exists(file):
+            known = False
+            with storage.made(file) as path:
+                making.write(path, making.made(rows, spec, labels, maker))
+        _, shape = maker.of(rows.head(1))
+        found.append(Rows(storage.root, source, file, len(rows), shape))
+    how = "kept from before" if known else f"made in {time.monotonic() - began:.1f} s"
+    say(f"tokens of {sum(map(len, frames.values()))} rows: {how}")
+    return found
 
 
-def _named(name: str, processor: Any, rows: pd.DataFrame, labels: Sequence[str], bounds: Bounds) -> str:
-    # How the last call cut and filled up is a part of a tokenizer, and says nothing of the next.
-    tokenizer = json.loads(processor.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    parts = [_FORMAT, name, list(labels), vars(bounds), type(processor).__name__, processor.chat_template]
-    parts += [processor.pad_token_id, processor.eos_token_id, tokenizer]
+def _named(processor: Any, rows: pd.DataFrame, spec: Spec, labels: Sequence[str]) -> str:
+    parts = [_FORMAT, spec.task, list(labels), vars(spec.bounds), *_words(processor)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for row in zip(rows["input"], rows["label"], strict=True):
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()[:24]
 
 
-def _table(made: Any) -> pa.Table:
-    columns, plain = _columns(made, "")
-    return pa.table(columns).replace_schema_metadata({"tokens": json.dumps(plain)})
-
-
-def _bytes(table: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    written: bytes = sink.getvalue().to_pybytes()
-    return written
-
-
-def _columns(made: Any, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What has a value a row, and what has one for all; of an object inside, with the name of its field in front."""
-    columns: dict[str, Any] = {}
-    plain: dict[str, Any] = {f"{prefix}kind": type(made).__name__}
-    for field in fields(made):
-        value, key = getattr(made, field.name), prefix + field.name
-        if isinstance(value, np.ndarray):
-            columns[key] = pa.array(value.tolist())
-            plain[key] = str(value.dtype)
-        elif isinstance(value, list):
-            columns[key] = pa.array([vars(item) if is_dataclass(item) else item for item in value])
-        elif is_dataclass(value):
-            inside, more = _columns(value, f"{key}.")
-            columns, plain = columns | inside, plain | more
-        else:
-            plain[key] = value
-    return columns, plain
-
-
-def _from(table: pa.Table) -> Encoded:
-    plain = json.loads(table.schema.metadata[b"tokens"])
-    found: Encoded = _object({name: table[name] for name in table.column_names}, plain, "")
-    return found
-
-
-def _object(columns: Mapping[str, Any], plain: Mapping[str, Any], prefix: str) -> Any:
-    kind = plain[f"{prefix}kind"]
-    values: dict[str, Any] = {}
-    for field in fields(_KINDS[kind]):
-        key = prefix + field.name
-        if key in columns:
-            items = columns[key].to_pylist()
-            item = _ITEMS.get((kind, field.name))
-            values[field.name] = [item(**one) for one in items] if item else items
-            if key in plain:
-                values[field.name] = np.array(items, dtype=plain[key])
-        elif f"{key}.kind" in plain:
-            values[field.name] = _object(columns, plain, f"{key}.")
-        else:
-            values[field.name] = plain[key]
-    return _KINDS[kind](**values)
+def _words(processor: Any) -> list[Any]:
+    """All that decides which tokens a text becomes; nothing where a processor has to do with no texts."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not hasattr(tokenizer, "get_vocab"):
+        return []
+    told = [type(tokenizer).__name__, tokenizer.chat_template, tokenizer.pad_token_id, tokenizer.eos_token_id]
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        options = {name: str(value) for name, value in tokenizer.init_kwargs.items() if name not in _PATHS}
+        return [*told, tokenizer.get_vocab(), options]
+    # How the last call cut and filled up is a part of a tokenizer, and says nothing of the next.
+    return [*told, json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}]

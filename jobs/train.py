@@ -24,15 +24,14 @@ from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TRAIN, VALIDATION
 from jobs.forgetting.ewc import Consolidation
 from jobs.forgetting.forgetting import EWC, Recipe
-from jobs.inputs import texts
 from jobs.plan import shapes
 
-from . import balance, loop, model, tasks, tokens, zero
+from . import balance, loop, tokens, zero
 from . import curve as curve_
 from .loop import Work
 from .notices import Notices
 from .spec import Spec
-from .tokens import Shelf
+from .tokens import Rows
 
 CURVE = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "gradient_norm", "stopped_early")
 
@@ -60,42 +59,29 @@ def work(
     """
     picked = stage(spec, data)
     say(f"ZeRO stage {picked.stage}: {picked.reason}")
-    rows = data.rows(storage, TRAIN)
+    rows, validation = data.rows(storage, TRAIN), data.rows(storage, VALIDATION)
+    # Made before workers start, and found by every later training on them, whichever of the rows that takes.
+    frames = {data.file(TRAIN): rows, data.file(VALIDATION): validation}
+    kept, validating = tokens.kept(storage, frames, spec, data.labels)
     consolidation = None
     if recipe is not None:
         old = data.part(rows, OLD)
-        consolidation = _consolidation(spec, recipe, old, picked.stage)
+        consolidation = _consolidation(spec, recipe, old, kept, picked.stage)
         rows = pd.concat([_replayed(old, recipe.replay, spec.training.seed), data.part(rows, NEW)])
     weights = None if spec.data.balance == "none" else balance.class_weights(rows["label"], data.labels)
-    made = Work(
+    if spec.data.balance == "oversample":
+        rows = balance.oversample(rows, spec.training.seed)
+    return Work(
         spec=spec,
         labels=data.labels,
-        train=balance.oversample(rows, spec.training.seed) if spec.data.balance == "oversample" else rows,
-        validation=data.rows(storage, VALIDATION),
+        train=kept.only(rows.index),
+        validation=validating,
         zero_stage=picked.stage,
         epochs=spec.training.epochs,
         start=str(start) if start else None,
         consolidation=consolidation,
         class_weights=weights,
-        shelf=Shelf(storage.root, f"{data.place}/tokens"),
     )
-    tokenise(made)
-    return made
-
-
-def tokenise(job: Work) -> None:
-    """Before workers start: they find the tokens of the rows kept, and so does every later training on them."""
-    spec, task = job.spec, tasks.get(job.spec.task)
-    if task.inputs.NAME != texts.NAME:
-        return
-    processor, parts, began = (
-        task.processor(model.locate(spec.base_model)),
-        (job.train, job.validation),
-        time.monotonic(),
-    )
-    known = [tokens.encoded(job.shelf, spec.task, processor, rows, job.labels, spec.bounds)[1] for rows in parts]
-    how = "kept from before" if all(known) else f"made in {time.monotonic() - began:.1f} s"
-    say(f"tokens of {sum(map(len, parts))} rows: {how}")
 
 
 def _replayed(old: pd.DataFrame, times: float, seed: int) -> pd.DataFrame:
@@ -104,12 +90,12 @@ def _replayed(old: pd.DataFrame, times: float, seed: int) -> pd.DataFrame:
     return pd.concat([*[old] * int(whole), old.sample(frac=share, random_state=seed)])
 
 
-def _consolidation(spec: Spec, recipe: Recipe, old: pd.DataFrame, stage: int) -> Consolidation | None:
+def _consolidation(spec: Spec, recipe: Recipe, old: pd.DataFrame, kept: Rows, stage: int) -> Consolidation | None:
     if not recipe.ewc_lambda:
         return None
     check_remedies(spec, stage)
     rows = old.sample(min(len(old), spec.retrain.ewc_rows), random_state=spec.training.seed)
-    return Consolidation(recipe.ewc_lambda, rows)
+    return Consolidation(recipe.ewc_lambda, kept.only(rows.index))
 
 
 def check_remedies(spec: Spec, stage: int) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+
 from cluster.console import Meter, meter, say
 from cluster.errors import TrainingError
 from cluster.storage import Storage
@@ -80,10 +82,10 @@ def _run(job: Work, kept: Kept, known: Sequence[Trial], missing: int, run: Run) 
 def _small(job: Work) -> Work:
     """A trial's work: its workers, the sweep's epochs and share of the rows, no early stop of its own."""
     spec = job.spec
-    rows = job.train.sample(frac=spec.sweep.share, random_state=spec.training.seed)
+    rows = pd.RangeIndex(len(job.train)).to_series().sample(frac=spec.sweep.share, random_state=spec.training.seed)
     trial = spec.with_values({"scaling.workers": spec.sweep.workers, "training.patience": 10**6})
     stage = 0 if spec.sweep.workers == 1 else job.zero_stage
-    return replace(job, spec=trial, train=rows, epochs=spec.sweep.epochs, zero_stage=stage)
+    return replace(job, spec=trial, train=job.train.only(rows), epochs=spec.sweep.epochs, zero_stage=stage)
 
 
 def _trial(values: dict[str, Any], job: Work) -> None:
@@ -97,7 +99,7 @@ def _trial(values: dict[str, Any], job: Work) -> None:
         best = min(best, metrics[METRIC])
         tune.report(metrics | {METRIC: best})
 
-    group.run(replace(job, spec=job.spec.with_values(values)), report)
+    group.run(job.under(job.spec.with_values(values)), report)
 
 
 def scheduler(spec: Spec, known: Sequence[Trial] = ()) -> Any:

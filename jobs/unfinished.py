@@ -17,8 +17,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from cluster.console import say
 from cluster.errors import ClusterError
 from cluster.lease import Lease
@@ -93,8 +91,7 @@ def identity(job: Work) -> str:
     }
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
     for rows in (job.train, job.validation, *([held.rows] if held else [])):
-        hashes = pd.util.hash_pandas_object(rows[["input", "label"]].astype(str), index=False)
-        digest.update(hashes.to_numpy().tobytes() + b"/")
+        digest.update(rows.identity + b"/")
     for file in sorted(Path(job.start).glob("*/*.safetensors")) if job.start else []:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

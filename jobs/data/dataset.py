@@ -50,9 +50,13 @@ class DatasetVersion:
     def place(self) -> str:
         return f"datasets/{self.name}/{self.version}"
 
+    def file(self, split: str) -> str:
+        """Where the rows of a split lie, as Parquet."""
+        return f"{self.place}/{split}.parquet"
+
     def rows(self, storage: Storage, split: str) -> pd.DataFrame:
         """Rows of one split with the columns in COLUMNS and the slices (text, "" where a row has none)."""
-        frame: pd.DataFrame = storage.read_parquet(f"{self.place}/{split}.parquet").to_pandas()
+        frame: pd.DataFrame = storage.read_parquet(self.file(split)).to_pandas()
         return frame
 
     def all_rows(self, storage: Storage) -> pd.DataFrame:
@@ -121,7 +125,7 @@ def write(
     if storage.exists(f"{made.place}/manifest.json"):
         return read(storage, name, made.version)
     for split in SPLITS:
-        storage.write_parquet(f"{made.place}/{split}.parquet", _table(splits[split][columns]))
+        storage.write_parquet(made.file(split), _table(splits[split][columns]))
     storage.write_parquet(f"{made.place}/dropped.parquet", _table(dropped[["input", "label", "row", "reason"]]))
     # The manifest last: a version with a manifest is whole.
     storage.write_json(f"{made.place}/manifest.json", asdict(made))

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 
 from jobs.tasks.task import Encoded
+from jobs.tokens import Rows
 
 _NEGLIGIBLE = 1e-3  # a label of less probability adds nothing that shows and costs a backward pass
 
@@ -23,7 +23,7 @@ class Consolidation:
     """What a run needs for it: the penalty's strength (lambda) and old rows to estimate the Fisher information on."""
 
     strength: float
-    rows: pd.DataFrame
+    rows: Rows
 
 
 class Hold:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pandas as pd
-
 from cluster.errors import TrainingError
 from cluster.storage import Storage
 from jobs.loop import Work
@@ -79,7 +77,7 @@ def key(job: Work) -> str:
     rest = {"sweep": sweep, "labels": job.labels, "weights": job.class_weights, "start": job.start}
     made = hashlib.sha256(json.dumps(told | rest, sort_keys=True).encode())
     for rows in (job.train, job.validation):
-        made.update(pd.util.hash_pandas_object(rows[["input", "label"]], index=False).to_numpy().tobytes())
+        made.update(rows.identity)
     return made.hexdigest()[:12]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.columns import Texts
 from jobs.inputs import images
 from jobs.targets import label
 
@@ -27,12 +28,12 @@ class Pictures:
     """Opened and scaled when their batch is made: all of them at once would not fit."""
 
     processor: Any
-    inputs: Sequence[str]
+    inputs: Texts
     labels: NDArray[np.int64] | None
 
     @property
-    def lengths(self) -> Sequence[int]:
-        return [1] * len(self.inputs)
+    def lengths(self) -> NDArray[np.int64]:
+        return np.ones(len(self.inputs), np.int64)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -77,7 +78,7 @@ class ImageClassification:
     ) -> Encoded:
         del bounds  # of tokens
         places = classification.places(targets, labels)
-        return Pictures(processor, list(inputs), None if places is None else np.asarray(places, dtype=np.int64))
+        return Pictures(processor, Texts.of(inputs), None if places is None else np.asarray(places, dtype=np.int64))
 
     def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         return classification.losses(net, batch)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.columns import Ragged
 from jobs.targets import preference
 
 from . import writing
@@ -35,8 +36,8 @@ class Preferred:
     beta: float
 
     @property
-    def lengths(self) -> list[int]:
-        return [max(pair) for pair in zip(self.better.lengths, self.worse.lengths, strict=True)]
+    def lengths(self) -> NDArray[np.int64]:
+        return np.maximum(self.better.lengths, self.worse.lengths)
 
     def __len__(self) -> int:
         return len(self.better)
@@ -62,7 +63,7 @@ class PreferenceTuning(TextGeneration):
     ) -> Encoded:
         if targets is None:
             return super().encode(processor, inputs, None, labels, bounds)
-        ids = [prompt(processor, given)[-bounds.input :] for given in inputs]
+        ids = Ragged.of([prompt(processor, given)[-bounds.input :] for given in inputs])
         better, worse = (
             writing.Sequences(ids, writing.endings(processor, side, bounds.answer), processor.pad_token_id, joint=True)
             for side in zip(*map(preference.pair, targets), strict=True)

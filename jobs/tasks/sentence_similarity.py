@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.columns import Ragged
 from jobs.targets import passage
 from jobs.targets.passage import AT
 
@@ -36,14 +37,14 @@ _known: WeakKeyDictionary[Any, tuple[tuple[str, ...], torch.Tensor]] = WeakKeyDi
 class Pairs:
     """Token ids of inputs and of what belongs to them, which is the text with that place in the known ones."""
 
-    ids: list[list[int]]
-    others: list[list[int]]
+    ids: Ragged
+    others: Ragged
     places: NDArray[np.int64]
     pad: int
 
     @property
-    def lengths(self) -> list[int]:
-        return [max(map(len, pair)) for pair in zip(self.ids, self.others, strict=True)]
+    def lengths(self) -> NDArray[np.int64]:
+        return np.maximum(self.ids.lengths, self.others.lengths)
 
     def __len__(self) -> int:
         return len(self.ids)

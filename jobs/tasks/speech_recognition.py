@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.columns import Ragged, Texts
 from jobs.inputs import audio
 from jobs.targets import text
 
@@ -26,13 +27,13 @@ class Recordings:
     """Heard when their batch is made. `lengths` are of what is written, and seconds where nothing is."""
 
     processor: Any
-    inputs: Sequence[str]
-    targets: list[list[int]] | None
+    inputs: Texts
+    targets: Ragged | None
 
     @property
-    def lengths(self) -> Sequence[int]:
+    def lengths(self) -> NDArray[np.int64]:
         # The longer a file the more is in it: base64 grows with the bytes.
-        return [len(given) for given in self.inputs]
+        return self.inputs.lengths
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -85,7 +86,7 @@ class SpeechRecognition:
         """A target's tokens are cut to `bounds.answer`; a recording is heard whole."""
         del labels
         ids = None if targets is None else [processor.tokenizer(t)["input_ids"][: bounds.answer] for t in targets]
-        return Recordings(processor, list(inputs), ids)
+        return Recordings(processor, Texts.of(inputs), None if ids is None else Ragged.of(ids))
 
     def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The CTC loss a piece of the target, and the share of targets whose likeliest pieces are all right."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.columns import Texts
+
 from . import writing
 from .speech_recognition import Recordings, SpeechRecognition
 from .task import Bounds, Encoded, Output, Task
@@ -31,7 +33,7 @@ class SpeechToText(SpeechRecognition):
     ) -> Encoded:
         del labels
         after = None if targets is None else writing.endings(processor.tokenizer, targets, bounds.answer)
-        return Recordings(processor, list(inputs), after)
+        return Recordings(processor, Texts.of(inputs), after)
 
     def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         return writing.losses(net(**batch).logits, batch["labels"])

@@ -36,10 +36,13 @@ class Output:
 
 
 class Encoded(Protocol):
-    """Rows as the model takes them."""
+    """Rows as the model takes them: a dataclass whose columns are Ragged, Texts (`jobs/columns.py`) or arrays.
+
+    All columns have as many rows. What it holds beside them is the same for all rows, and can be pickled.
+    """
 
     @property
-    def lengths(self) -> Sequence[int]:
+    def lengths(self) -> NDArray[np.int64]:
         """Of each row; rows of like length go together, so that little is padding."""
 
     def __len__(self) -> int: ...

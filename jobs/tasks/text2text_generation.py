@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.columns import Ragged
+
 from . import writing
 from .task import Bounds, Encoded, Output, Task, no_explanation, writes_nothing
 from .text_generation import TextGeneration
@@ -28,7 +30,7 @@ class Text2TextGeneration(TextGeneration):
         bounds: Bounds,
     ) -> Encoded:
         del labels
-        ids = processor(list(inputs), truncation=True, max_length=bounds.input)["input_ids"]
+        ids = Ragged.of(processor(list(inputs), truncation=True, max_length=bounds.input)["input_ids"])
         after = None if targets is None else writing.endings(processor, targets, bounds.answer)
         return writing.Sequences(ids, after, processor.pad_token_id, joint=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.columns import Ragged
 from jobs.inputs import texts
 from jobs.targets import text
 
@@ -51,7 +52,7 @@ class TextGeneration(TextClassification):
     ) -> Encoded:
         """Of an input that is too long the end is read: there is the question."""
         del labels
-        ids = [prompt(processor, given)[-bounds.input :] for given in inputs]
+        ids = Ragged.of([prompt(processor, given)[-bounds.input :] for given in inputs])
         after = None if targets is None else writing.endings(processor, targets, bounds.answer)
         most = bounds.input + bounds.answer if bounds.packing else None
         return writing.Sequences(ids, after, processor.pad_token_id, joint=True, most=most)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.columns import Ragged
 from jobs.targets import spans
 from jobs.targets.spans import Span
 
@@ -33,27 +34,23 @@ def tags(labels: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Words:
-    """Tokens of one row. `words`: the first and one past the last character of each word, and its first token."""
-
-    ids: list[int]
-    words: list[tuple[int, int, int]]
-    tags: list[int] | None
-
-
-@dataclass(frozen=True)
 class Tokens:
-    """Rows of tokens, each with its words."""
+    """Rows of tokens. `words`: three numbers a word, its first character, one past its last, its first token.
 
-    rows: list[Words]
+    `tags`: what each word is.
+    """
+
+    ids: Ragged
+    words: Ragged
+    tags: Ragged | None
     pad: int
 
     @property
-    def lengths(self) -> list[int]:
-        return [len(row.ids) for row in self.rows]
+    def lengths(self) -> NDArray[np.int64]:
+        return self.ids.lengths
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.ids)
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` (rows, longest); `labels` of the same shape to learn from, else `words`.
@@ -64,21 +61,18 @@ class Tokens:
 
         from jobs import batches
 
-        chosen = [self.rows[i] for i in rows]
-        tokens, mask = batches.padded([row.ids for row in chosen], self.pad)
+        tokens, mask = batches.padded([self.ids[i] for i in rows], self.pad)
+        words = [self.words[i].reshape(-1, 3) for i in rows]
         made = {"input_ids": tokens, "attention_mask": mask}
-        if chosen[0].tags is not None:
-            labels = torch.full_like(tokens, _SKIPPED)
-            for at, row in enumerate(chosen):
-                assert row.tags is not None
-                labels[at, [first for _, _, first in row.words]] = torch.tensor(row.tags, dtype=torch.long)
-            return made | {"labels": labels}
-        most = max(1, *(len(row.words) for row in chosen))
-        words = torch.full((len(chosen), most, 3), -1, dtype=torch.long)
-        for at, row in enumerate(chosen):
-            if row.words:
-                words[at, : len(row.words)] = torch.tensor(row.words, dtype=torch.long)
-        return made | {"words": words}
+        if self.tags is not None:
+            labels = np.full(tokens.shape, _SKIPPED)
+            for at, row in enumerate(rows):
+                labels[at, words[at][:, 2]] = self.tags[row]
+            return made | {"labels": torch.from_numpy(labels)}
+        places = np.full((len(words), max(1, *map(len, words)), 3), -1)
+        for at, row in enumerate(words):
+            places[at, : len(row)] = row
+        return made | {"words": torch.from_numpy(places)}
 
 
 class TokenClassification(TextClassification):
@@ -103,12 +97,13 @@ class TokenClassification(TextClassification):
     ) -> Encoded:
         made = processor(list(inputs), truncation=True, max_length=bounds.input, return_offsets_mapping=True)
         place = {tag: at for at, tag in enumerate(tags(labels))}
-        rows = []
-        for at, (ids, offsets) in enumerate(zip(made["input_ids"], made["offset_mapping"], strict=True)):
-            words = _words(made.word_ids(at), offsets)
-            marked = None if targets is None else [place[tag] for tag in _tagged(words, spans.spans(targets[at]))]
-            rows.append(Words(ids, words, marked))
-        return Tokens(rows, processor.pad_token_id)
+        words = [_words(made.word_ids(at), offsets) for at, offsets in enumerate(made["offset_mapping"])]
+        marked = None
+        if targets is not None:
+            found = (_tagged(row, spans.spans(target)) for row, target in zip(words, targets, strict=True))
+            marked = Ragged.of([[place[tag] for tag in tagged] for tagged in found])
+        flat = [[number for word in row for number in word] for row in words]
+        return Tokens(Ragged.of(made["input_ids"]), Ragged.of(flat), marked, processor.pad_token_id)
 
     def losses(self, net: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross entropy, the mean over a row's words."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import TrainingError
+from jobs.columns import Ragged
 
 from .task import Bounds, Output, Piece, Sampling
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 _APART = 1e-2  # relative difference of losses: what the order of additions and half precision make
+
+Row = tuple[NDArray[Any], NDArray[Any]]
+"""The tokens of a row to learn from, and what is learned of them."""
 
 SKIPPED = -100  # tokens that are not learned: torch's cross entropy leaves them out
 
@@ -33,17 +37,16 @@ class Sequences:
     A row that is only to be answered is filled up on the left when `joint`: what is written follows on its last token.
     """
 
-    ids: list[list[int]]
-    targets: list[list[int]] | None
+    ids: Ragged
+    targets: Ragged | None
     pad: int
     joint: bool
     most: int | None = None
     """Tokens up to which rows to learn from are put one after another."""
 
     @property
-    def lengths(self) -> list[int]:
-        after = self.targets or [[]] * len(self.ids)
-        return [len(ids) + len(target) for ids, target in zip(self.ids, after, strict=True)]
+    def lengths(self) -> NDArray[np.int64]:
+        return self.ids.lengths if self.targets is None else self.ids.lengths + self.targets.lengths
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,14 +61,16 @@ class Sequences:
         made = [self.row(i) for i in rows]
         return filled(made, self.pad) if self.most is None else packed(made, self.pad, self.most)
 
-    def row(self, at: int) -> tuple[list[int], list[int]]:
+    def row(self, at: int) -> Row:
         """Tokens of a row to learn from, and what is learned of them."""
         assert self.targets is not None
         ids, target = self.ids[at], self.targets[at]
-        return (ids + target, [SKIPPED] * len(ids) + target) if self.joint else (ids, target)
+        if not self.joint:
+            return ids, target
+        return np.concatenate([ids, target]), np.concatenate([np.full_like(ids, SKIPPED), target])
 
 
-def filled(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+def filled(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """`input_ids`, `attention_mask`, (rows, longest), and `labels`, SKIPPED where none is."""
     from jobs import batches
 
@@ -74,23 +79,23 @@ def filled(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> dict[str, t
     return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
 
 
-def packed(rows: Sequence[tuple[list[int], list[int]]], pad: int, most: int) -> dict[str, torch.Tensor]:
+def packed(rows: Sequence[Row], pad: int, most: int) -> dict[str, torch.Tensor]:
     """`input_ids`, `position_ids`, `labels` and `rows`, all (packed rows, longest): of each token where it is in its
     row, and which row that is, -1 for what fills up.
 
     There is no mask: by it a model of transformers' sees that positions begin anew, and keeps rows apart.
     """
-    import torch
-
     from jobs import batches
 
     parts = batches.packed([len(ids) for ids, _ in rows], most)
-    tokens, _ = batches.padded([[t for row in part for t in rows[row][0]] for part in parts], pad)
+    tokens, _ = batches.padded([np.concatenate([rows[row][0] for row in part]) for part in parts], pad)
     # The first token of a row follows on another row's: it is not learned.
-    labels, _ = batches.padded([[t for row in part for t in (SKIPPED, *rows[row][1][1:])] for part in parts], SKIPPED)
-    positions, _ = batches.padded([[at for row in part for at in range(len(rows[row][0]))] for part in parts], 0)
-    owners, _ = batches.padded([[row for row in part for _ in rows[row][0]] for part in parts], -1)
-    return {"input_ids": tokens, "position_ids": positions, "labels": labels, "rows": owners.to(torch.long)}
+    wanted = [np.concatenate([[SKIPPED, *rows[row][1][1:]] for row in part]) for part in parts]
+    labels, _ = batches.padded(wanted, SKIPPED)
+    sizes = [[len(rows[row][0]) for row in part] for part in parts]
+    positions, _ = batches.padded([np.concatenate([np.arange(size) for size in part]) for part in sizes], 0)
+    owners, _ = batches.padded([np.repeat(part, size) for part, size in zip(parts, sizes, strict=True)], -1)
+    return {"input_ids": tokens, "position_ids": positions, "labels": labels, "rows": owners}
 
 
 def require_apart(net: Any, data: Sequences) -> None:
@@ -117,10 +122,10 @@ def require_apart(net: Any, data: Sequences) -> None:
         )
 
 
-def endings(tokenizer: Any, targets: Sequence[str], most: int) -> list[list[int]]:
+def endings(tokenizer: Any, targets: Sequence[str], most: int) -> Ragged:
     """Tokens of each target and the one that ends it, `most` at most."""
     made = tokenizer(list(targets), add_special_tokens=False, truncation=True, max_length=max(1, most - 1))["input_ids"]
-    return [[*ids, tokenizer.eos_token_id] for ids in made]
+    return Ragged.of([[*ids, tokenizer.eos_token_id] for ids in made])
 
 
 def losses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def test_what_another_process_writes_is_seen(storage: Storage) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/seen/late", Body=b"x")
     assert storage.list("seen") == ["late"]
     assert storage.read_bytes("seen/late") == b"x"
+
+
+def test_a_large_file_goes_there_and_comes_to_other_nodes(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 2**16
+    for node in ("here", "there"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / node))
+        if node == "here":
+            with storage.made("large/x") as part:
+                part.write_bytes(content)
+        found = Storage(storage.root).on_disk("large/x")
+        assert found.is_relative_to(tmp_path / node)
+        assert found.read_bytes() == content
+    assert storage.list("large") == ["x"]
 
 
 def test_a_transaction_lands_once_while_others_write(storage: Storage) -> None:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import tempfile
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from cluster.errors import NotFoundError
 from cluster.storage import Storage
@@ -33,6 +38,50 @@ def test_what_is_not_there_is_said(storage: Storage) -> None:
     assert storage.list("nothing") == []
     with pytest.raises(NotFoundError, match="nothing: does not exist"):
         storage.read_bytes("nothing")
+
+
+def test_a_file_is_there_when_it_is_whole(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+
+    def half() -> None:
+        with storage.made("a/x") as part:
+            part.write_bytes(b"hal")
+            assert not storage.exists("a/x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert storage.list("a") == []
+    with storage.made("a/x") as part:
+        part.write_bytes(b"whole")
+    assert storage.read_bytes("a/x") == b"whole"
+    assert storage.on_disk("a/x").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x"]
+
+
+def test_a_node_fetches_a_file_once_however_many_ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url, fetched = f"memory://{uuid.uuid4().hex}", []
+    Storage(url).write_bytes("a/x", b"whole")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    fetch = MemoryFileSystem.get_file
+
+    def slowly(self: MemoryFileSystem, source: str, target: str) -> None:
+        fetched.append(source)
+        Path(target).write_bytes(b"ha")
+        time.sleep(0.2)
+        fetch(self, source, target)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Storage(url).on_disk("a/x").read_bytes(), range(8)))
+    assert found == [b"whole"] * 8
+    assert len(fetched) == 1
+
+
+def test_what_is_not_there_cannot_be_fetched(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    with pytest.raises(NotFoundError, match="a/x: does not exist"):
+        storage.on_disk("a/x")
 
 
 def test_remove_takes_a_whole_place_and_no_offence(storage: Storage) -> None:

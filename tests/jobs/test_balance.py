@@ -65,7 +65,8 @@ def recall(spec: Spec, place: Place, balance: str) -> float:
     changed = spec.with_values(
         {**changes, "data.split.train": 0.5, "data.split.validation": 0.4, "data.split.test": 0.1}
     )
-    job = train.work(changed, preparation.prepare(changed, place.storage), place.storage)
+    version = preparation.prepare(changed, place.storage)
+    job = train.work(changed, version, place.storage)
     with tempfile.TemporaryDirectory() as folder:
         kept, losses = Path(folder) / "kept", [float("inf")]
 
@@ -77,7 +78,8 @@ def recall(spec: Spec, place: Place, balance: str) -> float:
 
         loop.run(job, rank=0, world=1, threads=1, report=report)
         net = model.load(kept, tiny.TASK, spec.base_model, job.labels)
-    rare = job.validation[job.validation["label"] == "positive"]
+    validation = version.rows(place.storage, "validation")
+    rare = validation[validation["label"] == "positive"]
     served = Predictor(net, tiny.TASK, tiny.TASK.processor(spec.base_model), job.labels, Bounds(32, 1))
     return sum(output.label == "positive" for output in served(list(rare["input"]))) / len(rare)
 
@@ -112,4 +114,5 @@ def test_work_carries_the_remedy(spec: Spec, place: Place) -> None:
     )
     assert len(weighted.train) == len(plain.train)
     assert len(repeated.train) == 2 * max(counts.values())
-    assert repeated.validation.equals(plain.validation)
+    assert (repeated.validation.file, repeated.train.file) == (plain.validation.file, plain.train.file)
+    assert set(repeated.train.chosen) == set(range(len(plain.train)))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import batches
+from jobs.columns import Ragged
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 
@@ -58,7 +59,7 @@ def test_like_lengths_go_together() -> None:
 
 
 def test_a_batch_is_padded_to_its_longest_and_masked() -> None:
-    made = batches.Encoded([[1, 2, 3], [4]], np.array([1, 0]), pad=9).batch([1, 0])
+    made = batches.Encoded(Ragged.of([[1, 2, 3], [4]]), np.array([1, 0]), pad=9).batch([1, 0])
     assert made["input_ids"].tolist() == [[4, 9, 9], [1, 2, 3]]
     assert made["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
     assert made["labels"].tolist() == [0, 1]

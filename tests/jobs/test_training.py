@@ -18,6 +18,7 @@ import pytest
 
 from cluster.errors import TrainingError
 from cluster.session import PROJECT
+from cluster.storage import Storage
 from cluster.tracking import Tracker
 from jobs import batches, model, pipeline, specfile, train, tune
 from jobs.data import preparation
@@ -25,6 +26,7 @@ from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
+from jobs.tokens import Rows
 from jobs.train import Trained
 from tests import tiny
 
@@ -37,14 +39,20 @@ def fit(spec: Spec, place: Place) -> Trained:
         return train.fit(job, place.storage, run)
 
 
+def source(rows: Rows) -> Any:
+    """What they were made of, as a data frame."""
+    return Storage(rows.root).read_parquet(rows.source).to_pandas()
+
+
 def plain_losses(spec: Spec, job: Work) -> list[float]:
     """Training loss of each step as a bare torch loop has it, on one process and the whole global batch."""
     import torch
 
     net = model.trainable(spec, job.labels)
     index = {label: i for i, label in enumerate(job.labels)}
-    labels = [index[label] for label in job.train["label"]]
-    rows = batches.encode(tiny.TASK.processor(spec.base_model), list(job.train["input"]), labels, 32)
+    texts = source(job.train)
+    labels = [index[label] for label in texts["label"]]
+    rows = batches.encode(tiny.TASK.processor(spec.base_model), list(texts["input"]), labels, 32)
     weights = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=spec.training.learning_rate, weight_decay=spec.training.weight_decay)
     plan = batches.epoch([len(ids) for ids in rows.ids], spec.training.global_batch_size, spec.training.seed)
@@ -68,8 +76,9 @@ def scores(net: Any, job: Work) -> tuple[float, float]:
     import torch
 
     index = {label: i for i, label in enumerate(job.labels)}
-    labels = [index[label] for label in job.validation["label"]]
-    rows = batches.encode(tiny.TASK.processor(job.spec.base_model), list(job.validation["input"]), labels, 32)
+    texts = source(job.validation)
+    labels = [index[label] for label in texts["label"]]
+    rows = batches.encode(tiny.TASK.processor(job.spec.base_model), list(texts["input"]), labels, 32)
     with torch.no_grad():
         answer = net.eval()(**rows.batch(range(len(rows))))
     return answer.loss.item(), float(np.mean(answer.logits.argmax(-1).numpy() == rows.labels))

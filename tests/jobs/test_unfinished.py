@@ -59,14 +59,14 @@ def test_another_training_is_another(job: Work, tmp_path: Path) -> None:
         of(job, training__learning_rate=0.5),
         of(job, method__rank=2),
         of(job, training__seed=7),
-        replace(job, train=job.train.iloc[1:]),
-        replace(job, train=job.train.iloc[::-1]),
-        replace(job, validation=job.validation.iloc[1:]),
+        replace(job, train=job.train.only(range(1, len(job.train)))),
+        replace(job, train=job.train.only(range(len(job.train))[::-1])),
+        replace(job, validation=job.validation.only(range(1, len(job.validation)))),
         replace(job, epochs=1),
         replace(job, start=str(tmp_path)),
         replace(job, class_weights=(1.0, 2.0)),
         replace(job, consolidation=Consolidation(1.0, job.train)),
-        replace(job, consolidation=Consolidation(1.0, job.train.iloc[1:])),
+        replace(job, consolidation=Consolidation(1.0, job.train.only(range(1, len(job.train))))),
     ]
     assert len({unfinished.identity(one) for one in others}) == len(others)
 

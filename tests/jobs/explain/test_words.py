@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from cluster.errors import DataError, UserError
 from examples import sentiment_data
-from jobs import loop, model, specfile
+from jobs import loop, model, specfile, tokens
 from jobs.explain import faithfulness, highlight
 from jobs.explain.words import TextExplanation, Word, _trimmed
 from jobs.loop import Work
+from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.tasks.task import Bounds
 from tests import tiny
@@ -133,11 +134,12 @@ def test_cutting_named_words_costs_more_than_cutting_others(knowing: Predictor) 
 
 
 @pytest.mark.slow
-def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, tmp_path: Path) -> None:
+def test_explanations_of_a_real_encoder_are_true_to_it(process_group: None, place: Place, tmp_path: Path) -> None:
     rows = pd.DataFrame(sentiment_data.read(sentiment_data.fetch()["train"])).rename(columns={"text": "input"})
     rows = rows.sample(400, random_state=0)
     spec = specfile.load(Path("examples/sentiment.yaml")).with_values({"scaling.workers": 1})
-    job = Work(spec, LABELS, rows.head(320), rows.tail(40), zero_stage=0, epochs=3)
+    parts = {"rows/train.parquet": rows.head(320), "rows/validation.parquet": rows.tail(40)}
+    job = Work(spec, LABELS, *tokens.kept(place.storage, parts, spec, LABELS), zero_stage=0, epochs=3)
 
     def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
         assert checkpoint is not None

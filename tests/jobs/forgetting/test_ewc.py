@@ -11,6 +11,7 @@ import torch
 
 from jobs import batches, loop, model, train
 from jobs.batches import Encoded
+from jobs.columns import Ragged
 from jobs.data import preparation
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
@@ -41,7 +42,7 @@ class Logistic(torch.nn.Module):
 
 def test_fisher_of_a_logistic_regression_is_the_textbook_one() -> None:
     net = Logistic()
-    rows = Encoded([[0, 1], [1, 1, 2], [2]], np.zeros(3, np.int64), pad=0)
+    rows = Encoded(Ragged.of([[0, 1], [1, 1, 2], [2]]), np.zeros(3, np.int64), pad=0)
     counts = torch.tensor([[1.0, 1, 0], [0, 2, 1], [0, 0, 1]])
     shares = torch.softmax(net.scores(counts), -1).detach()
     (found,) = ewc.fisher(net, [net.scores.weight], rows)
@@ -111,7 +112,7 @@ def test_a_strong_hold_keeps_what_matters_and_none_changes_nothing(
     job = start_of(spec, train.work(spec, preparation.prepare(spec, place.storage), place.storage), tmp_path / "start")
     net = model.load(Path(job.start or ""), tiny.TASK, spec.base_model, job.labels, train=True)
     names = [name for name, weight in net.named_parameters() if weight.requires_grad]
-    held = ewc.hold(net, loop._encode(job, tiny.TASK.processor(spec.base_model), job.train.head(20)), 1.0)
+    held = ewc.hold(net, job.train.only(range(20)).open(), 1.0)
 
     def moved(consolidation: Consolidation | None) -> tuple[float, dict[str, torch.Tensor]]:
         after = trained(replace(job, consolidation=consolidation), tmp_path)
@@ -122,8 +123,8 @@ def test_a_strong_hold_keeps_what_matters_and_none_changes_nothing(
         return held.penalty().item(), after
 
     free, plain = moved(None)
-    unheld, same = moved(Consolidation(0.0, job.train.head(20)))
-    tight, _ = moved(Consolidation(1e6, job.train.head(20)))
+    unheld, same = moved(Consolidation(0.0, job.train.only(range(20))))
+    tight, _ = moved(Consolidation(1e6, job.train.only(range(20))))
     assert all(torch.equal(plain[name], same[name]) for name in names)
     assert free == unheld > 0
     assert tight < free / 50

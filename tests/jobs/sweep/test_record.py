@@ -3,17 +3,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from cluster.errors import TrainingError
 from cluster.storage import Storage
+from jobs.batches import Encoded
+from jobs.columns import Ragged
 from jobs.loop import Work
 from jobs.spec import Spec
 from jobs.sweep.record import DIVERGED, Importance, Kept, Swept, Trial, key
+from jobs.tokens import Rows
 
 SPEC = Spec.model_validate({"name": "x", "base_model": "m", "data": {"source": "a.csv"}})
-ROWS = pd.DataFrame({"input": ["a", "b"], "label": ["no", "yes"]})
+ROWS = Rows("store", "rows.parquet", "tokens/a.arrow", 2, Encoded(Ragged.of([]), None, 0))
 JOB = Work(SPEC, ("no", "yes"), ROWS, ROWS, zero_stage=0, epochs=3)
 
 
@@ -69,8 +71,8 @@ def test_a_trial_of_something_else_is_not_known(changes) -> None:
 
 
 def test_other_rows_make_other_trials() -> None:
-    assert key(replace(JOB, train=ROWS.assign(label=["yes", "no"]))) != key(JOB)
-    assert key(replace(JOB, validation=ROWS.head(1))) != key(JOB)
+    assert key(replace(JOB, train=replace(ROWS, file="tokens/b.arrow"))) != key(JOB)
+    assert key(replace(JOB, validation=ROWS.only([1]))) != key(JOB)
 
 
 def test_a_larger_sweep_goes_on_from_a_smaller_one() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from cluster.errors import TrainingError
 from jobs import batches, loop, tasks, train
+from jobs.columns import Ragged
 from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.tasks import writing
@@ -30,7 +30,8 @@ def rows(most: int | None) -> Sequences:
     def tokens(lengths: list[int]) -> list[list[int]]:
         return [torch.randint(1, 40, (size,), generator=draw).tolist() for size in lengths]
 
-    return Sequences(tokens([5, 1, 9, 3, 2]), tokens([3, 2, 1, 4, 2]), 0, joint=True, most=most)
+    ids, targets = Ragged.of(tokens([5, 1, 9, 3, 2])), Ragged.of(tokens([3, 2, 1, 4, 2]))
+    return Sequences(ids, targets, 0, joint=True, most=most)
 
 
 def models() -> list[Any]:
@@ -60,7 +61,7 @@ def test_packed_losses_and_gradients_are_those_of_rows_apart(net: Any) -> None:
 
 
 def test_a_packed_row_says_where_each_row_begins() -> None:
-    batch = Sequences([[7, 8], [9]], [[1], [2, 3]], 0, joint=True, most=6).batch([0, 1])
+    batch = Sequences(Ragged.of([[7, 8], [9]]), Ragged.of([[1], [2, 3]]), 0, joint=True, most=6).batch([0, 1])
     assert batch["input_ids"].tolist() == [[7, 8, 1, 9, 2, 3]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2]]
     assert batch["labels"].tolist() == [[SKIPPED, SKIPPED, 1, SKIPPED, 2, 3]]
@@ -99,7 +100,7 @@ def test_a_packed_training_has_the_losses_of_one_that_is_not(place: Place, proce
     spec = projects.spec("text-generation", tmp_path / "project", 120, training__epochs=2)
     job = train.work(spec, preparation.prepare(spec, place.storage), place.storage)
     curves = []
-    for each in (job, replace(job, spec=spec.with_values({"data.packing": True}))):
+    for each in (job, job.under(spec.with_values({"data.packing": True}))):
         curve: list[dict[str, Any]] = []
         loop.run(each, rank=0, world=1, threads=1, report=lambda metrics, _, curve=curve: curve.append(metrics))
         curves.append(curve)
