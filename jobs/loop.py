@@ -12,6 +12,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,12 +80,13 @@ def run(
     world: int,
     threads: int,
     report: Report,
-    resume: Path | None = None,
+    resume: AbstractContextManager[str | Path] | None = None,
     noticed: Callable[[int], bool] = never,
 ) -> None:
     """Train until the last epoch or until validation loss has turned. torch.distributed must be initialised.
 
-    `noticed` is asked after each step, on all ranks, whether a checkpoint is wanted at once.
+    `resume` gives the folder of a checkpoint, and may take it back once that has been read. `noticed` is asked after
+    each step, on all ranks, whether a checkpoint is wanted at once.
     """
     torch.set_num_threads(threads)
     spec = work.spec
@@ -98,7 +100,10 @@ def run(
     held = _hold(work, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
-    state = checkpoint.restore(engine, net, resume) if resume else State()
+    state = State()
+    if resume is not None:
+        with resume as folder:
+            state = checkpoint.restore(engine, net, Path(folder))
     if state.reported:
         report(state.reported, None)
     if state.ended:

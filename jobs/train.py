@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,16 +196,15 @@ def worker(config: dict[str, Any]) -> None:
         kept = ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         ray.train.report(metrics, checkpoint=kept)
 
-    with held.as_directory() if held else nullcontext() as resume:
-        loop.run(
-            job,
-            rank=context.get_world_rank(),
-            world=context.get_world_size(),
-            threads=job.spec.scaling.cpus_per_worker,
-            report=report,
-            resume=Path(resume) if resume else None,
-            noticed=Notices(ray.train.get_preemption_info, broadcast_from_rank_zero),
-        )
+    loop.run(
+        job,
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        threads=job.spec.scaling.cpus_per_worker,
+        report=report,
+        resume=held.as_directory() if held else None,
+        noticed=Notices(ray.train.get_preemption_info, broadcast_from_rank_zero),
+    )
 
 
 def _steps(job: Work) -> int:

@@ -10,7 +10,7 @@ import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,15 @@ def member(
     report = Written(folder, reports)
     noticed = loop.never if notice is None else lambda step: step == notice
     with suppress(Cut):
-        loop.run(job, rank=rank, world=world, threads=1, report=report, resume=resume, noticed=noticed)
+        loop.run(
+            job,
+            rank=rank,
+            world=world,
+            threads=1,
+            report=report,
+            resume=resume and nullcontext(resume),
+            noticed=noticed,
+        )
     return report.curve
 
 

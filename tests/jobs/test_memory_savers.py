@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def losses(work: Work, kept: Path | None = None, resume: Path | None = None) -> 
         if kept is not None and checkpoint is not None and not kept.exists():
             shutil.copytree(checkpoint, kept)
 
-    loop.run(work, rank=0, world=1, threads=1, report=report, resume=resume)
+    loop.run(work, rank=0, world=1, threads=1, report=report, resume=resume and nullcontext(resume))
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,9 @@ def test_four_bits_train_and_are_answered_from_without_a_gpu(place: Place, proce
     loop.run(job, rank=0, world=1, threads=1, report=report)
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
     again: list[dict[str, Any]] = []
-    loop.run(job, rank=0, world=1, threads=1, report=lambda m, _: again.append(m), resume=tmp_path / "first")
+    loop.run(
+        job, rank=0, world=1, threads=1, report=lambda m, _: again.append(m), resume=nullcontext(tmp_path / "first")
+    )
     assert [m["train_loss"] for m in again] == pytest.approx([m["train_loss"] for m in curve], rel=1e-5)
     plain, merged = (
         model.load(tmp_path / "first", tasks.get(spec.task), spec.base_model, job.labels, merge=merge)
