@@ -43,6 +43,7 @@ promotion may be loaded at once, each with PyTorch's network beside it."""
 _PATIENCE = 600.0  # seconds to start: large weights are read, and on a GPU kernels compiled
 _SAID_EVERY = 10.0
 _POLL_SECONDS = 0.2
+_LAST_WORDS = 2.0  # seconds for what was said before the end
 _SILENCE = 300.0  # seconds without a token
 _LINES = 200
 _FAULT = re.compile(r"^(?!.*\b(?:INFO|WARNING)\b).*?(\b\w*(?:Error|Exception): .+)")
@@ -65,7 +66,7 @@ def executable() -> Path:
 
 
 def command(vllm: Path, model: Path, place: Path, longest: int, *, gpu: bool) -> list[str]:
-    """`place`: the socket's; `longest`: tokens of an input and its answer. Numbers are the trainer's, whose answers it has to give."""
+    """`place`: the socket's. `longest`: tokens of an input and its answer. Numbers are the trainer's: so are answers."""
     made = [str(vllm), "serve", str(model), "--served-model-name", NAME, "--uds", str(place)]
     made += ["--dtype", "float32", "--max-model-len", str(longest)]
     # Tokens go in and come out: texts are made and read by our own tokenizer, and sampling is what is asked for.
@@ -110,10 +111,13 @@ class Child:
         )
         self._said: deque[str] = deque(maxlen=_LINES)
         self._mourned = False
-        threading.Thread(target=_listen, args=(self._process.stdout, self._said), daemon=True).start()
+        self._listener = threading.Thread(target=_listen, args=(self._process.stdout, self._said), daemon=True)
+        self._listener.start()
         limits = httpx.Limits(max_connections=None)
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self._socket), limits=limits), base_url="http://vllm", timeout=_SILENCE
+            transport=httpx.HTTPTransport(uds=str(self._socket), limits=limits),
+            base_url="http://vllm",
+            timeout=_SILENCE,
         )
         self.end = weakref.finalize(self, _end, self._process, self._http)
         self._await(patience)
@@ -194,6 +198,7 @@ class Child:
         return self._said[-1] if self._said else "it has said nothing"
 
     def _death(self) -> ClusterError:
+        self._listener.join(_LAST_WORDS)
         said = list(self._said)
         if not self._mourned:
             self._mourned = True

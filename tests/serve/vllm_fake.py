@@ -78,7 +78,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def written(prompt: list[int], asked: dict[str, Any]) -> list[int]:
-    return [*prompt, *asked["stop_token_ids"]][: asked["max_tokens"]]
+    (end,) = asked["stop_token_ids"]
+    whole = [*prompt, end]
+    return whole[: whole.index(end) + 1][: asked["max_tokens"]]
 
 
 def choice(at: int, tokens: list[int]) -> dict[str, Any]:
