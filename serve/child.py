@@ -66,7 +66,7 @@ def executable() -> Path:
 
 
 def command(vllm: Path, model: Path, place: Path, longest: int, *, gpu: bool) -> list[str]:
-    """`place`: the socket's. `longest`: tokens of an input and its answer. Numbers are the trainer's: so are answers."""
+    """`place`: the socket's. `longest`: tokens of an input and its answer. It computes as the trainer did."""
     made = [str(vllm), "serve", str(model), "--served-model-name", NAME, "--uds", str(place)]
     made += ["--dtype", "float32", "--max-model-len", str(longest)]
     # Tokens go in and come out: texts are made and read by our own tokenizer, and sampling is what is asked for.

@@ -22,13 +22,14 @@ LABELS = ("negative", "positive")
 class FakePredictor:
     """Sure of `share` for every text; its labels are fixed."""
 
-    labels, engine, at_once = LABELS, "torch", False
+    labels, engine = LABELS, "torch"
 
     def __init__(self, share: float = 0.75) -> None:
         self.base: Shared | None = None
         self.share, self.seconds = share, 0.0
         self.fails: Exception | None = None
         self.dead: Exception | None = None
+        self.at_once = False
         self.calls: list[list[str]] = []
 
     def __call__(self, texts: Sequence[str]) -> list[Output]:

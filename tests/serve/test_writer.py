@@ -20,7 +20,6 @@ from serve import child, choice, engine, writer
 from serve.certificate import Measured
 from serve.engine import Engine
 from serve.writer import Writer
-
 from tests.jobs.tasks import projects
 
 from . import fakes, writing
