@@ -15,6 +15,7 @@ import torch
 from cluster.errors import ClusterError
 from jobs import model, tasks
 from jobs.predictor import Predictor
+from jobs.spec import MethodSpec
 from jobs.tasks.task import Piece, Sampling
 from serve import child, choice, engine, writer
 from serve.certificate import Measured
@@ -38,6 +39,11 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plain(version: Path) -> Predictor:
     return Predictor.load(version)
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_REPEATS", 1)
 
 
 @pytest.fixture
@@ -140,13 +146,41 @@ def test_auto_measures_vllm_on_a_gpu_and_takes_it_if_it_agrees(
         patch.setenv(child.VARIABLE, "/nowhere/vllm")
         assert choice._wanted("auto", plain) == ["torch"]
     monkeypatch.setattr(choice, "_worth_it", lambda _: True)
-    monkeypatch.setattr(choice, "_REPEATS", 1)
     own, kept = shutil.copytree(version, tmp_path / "own"), tmp_path / "kept"
     assert choice.loader("auto", kept)(own).engine == "torch"
     first, second = choice.measured(kept, own)
     assert (first.engine, first.fault, second.engine) == ("torch", "", "vllm")
     assert second.fault.startswith("answers the golden inputs 1 away")
     assert choice.fastest([Measured("torch", 0.5, 0.0), Measured("vllm", 0.1, 0.0)]) == "vllm"
+
+
+def test_what_transformers_takes_for_granted_of_a_whole_answer_is_asked_for(
+    echo: Writer, plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain.net.generation_config, "repetition_penalty", 1.3)
+    echo(INPUTS[:1])
+    list(echo.write(INPUTS[0], Sampling(3)))
+    batch, one = asked(tmp_path)
+    assert (batch["repetition_penalty"], one.get("repetition_penalty")) == (1.3, None)
+
+
+def test_adapters_are_merged_in_what_vllm_reads(version: Path, tmp_path: Path) -> None:
+    task, manifest = tasks.get("text-generation"), json.loads((version / "manifest.json").read_text())
+    net = model.with_adapter(model.base(task, manifest["base_model"], (), 0), MethodSpec(name="lora"), task)
+    with torch.no_grad():
+        for name, part in net.named_parameters():
+            if "lora_B" in name:
+                part.fill_(0.1)
+    own = tmp_path / "own"
+    shutil.copytree(version, own, ignore=shutil.ignore_patterns("weights"))
+    model.save(net, None, own)
+    read = task.auto().from_pretrained(writer.whole(Predictor.load(own), tmp_path / "whole")).state_dict()
+    before = task.auto().from_pretrained(version / "weights").state_dict()
+    assert read.keys() == before.keys()
+    name = "model.layers.0.mlp.up_proj.weight"
+    layer = net.get_submodule(f"base_model.model.{name.removesuffix('.weight')}")
+    torch.testing.assert_close(read[name], before[name] + layer.get_delta_weight("default"))
+    torch.testing.assert_close(read["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
 
 
 def test_a_token_takes_a_key_and_a_value_a_layer_and_head(plain: Predictor) -> None:
@@ -177,7 +211,6 @@ def test_vllm_itself_answers_as_its_trainer_and_writes_two_texts_at_once(
         if not (OWN / ".ready").exists():
             pytest.skip("no vllm: neither REHONE_VLLM nor the PATH names one, and `make vllm` has not made one")
         monkeypatch.setenv(child.VARIABLE, str(OWN / "bin" / "vllm"))
-    monkeypatch.setattr(choice, "_REPEATS", 1)
     served = engine.load(fakes.version(1), version, choice.loader("vllm", tmp_path / "kept"))
     assert served.predictor.engine == "vllm"
     outputs = served.answer(INPUTS).outputs
