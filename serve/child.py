@@ -46,6 +46,7 @@ _POLL_SECONDS = 0.2
 _LAST_WORDS = 2.0  # seconds for what was said before the end
 _SILENCE = 300.0  # seconds without a token
 _LINES = 200
+# What it says in warnings is not what it died of.
 _FAULT = re.compile(r"^(?!.*\b(?:INFO|WARNING)\b).*?(\b\w*(?:Error|Exception): .+)")
 
 

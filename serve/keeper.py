@@ -17,14 +17,14 @@ from contextlib import suppress
 
 
 def main(folder: str, *command: str) -> int:
-    """The command's own exit code, negative for the signal that ended it."""
+    """The command's own exit code; 128 and the signal's number where one ended it, as a shell has it."""
     # A group of its own: what it starts is in it too.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_watch, args=(process.pid,), daemon=True).start()
     code = process.wait()
     _kill(process.pid)
     shutil.rmtree(folder, ignore_errors=True)
-    return code
+    return code if code >= 0 else 128 - code
 
 
 def _watch(group: int) -> None:
@@ -39,4 +39,4 @@ def _kill(group: int) -> None:
 
 
 if __name__ == "__main__":
-    os._exit(main(*sys.argv[1:]) & 0xFF)
+    os._exit(main(*sys.argv[1:]))

@@ -94,6 +94,15 @@ def test_a_death_fails_what_is_being_written_and_is_told_from_then_on(
 
 
 @pytest.mark.usefixtures("vllm")
+def test_one_that_is_killed_is_found_dead(tmp_path: Path) -> None:
+    made = started(tmp_path)
+    os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    with pytest.raises(ClusterError, match="vLLM ended with 137: it has said nothing"):
+        made.complete(asked())
+    assert eventually(lambda: gone(tmp_path)), "and what it had started has gone with it"
+
+
+@pytest.mark.usefixtures("vllm")
 def test_it_does_not_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
     code = f"from serve.child import Child; from pathlib import Path; import time\nc = Child(Path({str(tmp_path)!r}), 60, threads=1, room=1, gpu=False)\nprint(c._process.args[3], flush=True); time.sleep(600)"
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
