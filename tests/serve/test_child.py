@@ -97,6 +97,7 @@ def test_a_death_fails_what_is_being_written_and_is_told_from_then_on(
 def test_one_that_is_killed_is_found_dead(tmp_path: Path) -> None:
     made = started(tmp_path)
     os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    assert eventually(lambda: made._process.poll() is not None)
     with pytest.raises(ClusterError, match="vLLM ended with 137: it has said nothing"):
         made.complete(asked())
     assert eventually(lambda: gone(tmp_path)), "and what it had started has gone with it"
