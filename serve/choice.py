@@ -4,11 +4,13 @@ What is compiled and measured is kept in a folder of the node, `spool/engines`: 
 there, and so does one that starts again. A folder in it is named after all files of the version and the libraries.
 
     model.onnx, int8.onnx      what was compiled
+    whole/                     what vLLM reads
     measured-THREADS.json      what was measured of each engine
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
@@ -26,17 +28,20 @@ import torch
 from cluster.errors import ClusterError
 from jobs.predictor import Predictor
 
-from . import compiled, parity
+from . import child, compiled, parity, writer
 from .certificate import Measured
 from .node import turn
 
+if TYPE_CHECKING:
+    from .engine import Answers
+
 log = logging.getLogger(__name__)
 
-Kind = Literal["torch", "onnx", "onnx-int8", "auto"]
+Kind = Literal["torch", "onnx", "onnx-int8", "vllm", "auto"]
 
-TORCH, ONNX, INT8, AUTO = "torch", "onnx", "onnx-int8", "auto"
-TOLERANCE: Mapping[str, float] = {TORCH: 1e-3, ONNX: 1e-3, INT8: 0.1}
-"""Largest difference of a probability from the trainer's, by engine."""
+TORCH, ONNX, INT8, VLLM, AUTO = "torch", "onnx", "onnx-int8", "vllm", "auto"
+TOLERANCE: Mapping[str, float] = {TORCH: 1e-3, ONNX: 1e-3, INT8: 0.1, VLLM: 0.0}
+"""Largest difference of a probability from the trainer's, by engine; vLLM's texts have to be the trainer's."""
 MOST_LOST = 0.005
 """Accuracy that eight bits may lose on the version's test rows."""
 FEWEST_ALIKE = 0.98
@@ -48,7 +53,7 @@ _KEPT = 3  # versions a node
 _LIBRARIES = ("torch", "transformers", "onnxruntime")
 
 
-def loader(kind: Kind, kept: Path) -> Callable[[Path], Predictor]:
+def loader(kind: Kind, kept: Path) -> Callable[[Path], Answers]:
     """What loads a version's folder into an engine of this kind. `kept` is the node's folder of compiled models."""
     return Predictor.load if kind == TORCH else lambda folder: _loaded(folder, kind, kept)
 
@@ -64,44 +69,66 @@ def measured(kept: Path, folder: Path) -> list[Measured]:
     return list(_read(_place(kept, folder)).values())
 
 
-def _loaded(folder: Path, kind: Kind, kept: Path) -> Predictor:
+def _loaded(folder: Path, kind: Kind, kept: Path) -> Answers:
     """Raises ClusterError where the engine that was asked for is not to be had."""
     plain = Predictor.load(folder)
-    impossible = _impossible(plain)
-    if impossible and kind == AUTO:
+    names = _wanted(kind, plain)
+    if names == [TORCH]:
         return plain
-    if impossible:
-        raise ClusterError(f"engine {kind} {impossible}", mend="serving.engine: torch")
     kept.mkdir(parents=True, exist_ok=True)
     with turn(kept):
         place = _place(kept, folder)
         _make_room(kept, place)
-        known = _read(place)
-        for name in (TORCH, ONNX, INT8) if kind == AUTO else (kind,):
+        known, wanted = _read(place), parity.golden(folder)
+        # What was measured is what serves: vLLM is started once.
+        opened = functools.cache(lambda name: _opened(plain, name, wanted.inputs, place))
+        for name in names:
             if name not in known:
-                known[name] = _measured(plain, name, folder, place)
+                known[name] = _measured(opened, name, folder)
         _write(place, known)
-        name = fastest(known.values()) if kind == AUTO else kind
+        name = fastest(known[name] for name in names) if kind == AUTO else kind
         if known[name].fault and kind != AUTO:
-            raise ClusterError(f"engine {kind}: {known[name].fault}", mend="serving.engine: auto")
+            mend = f"serving.engine: {TORCH if kind == VLLM else AUTO}"
+            raise ClusterError(f"engine {kind}: {known[name].fault}", mend=mend)
         log.info("engine %s of %s", name, list(known.values()))
-        return _opened(plain, name, parity.golden(folder).inputs, place)
+        return opened(name)
 
 
-def _impossible(plain: Predictor) -> str:
+def _wanted(kind: Kind, plain: Predictor) -> list[str]:
+    """Engines that are to be measured. Raises ClusterError where the one that was asked for is impossible."""
+    if kind == AUTO:
+        return [TORCH, *(name for name in (ONNX, INT8, VLLM) if not _impossible(name, plain) and _worth_it(name))]
+    impossible = _impossible(kind, plain)
+    if impossible:
+        raise ClusterError(f"engine {kind} {impossible}", mend="serving.engine: torch")
+    if kind == VLLM:
+        child.executable()
+    return [kind]
+
+
+def _worth_it(name: str) -> bool:
+    """Whether `auto` looks at it. vLLM on a CPU takes half a minute and another's memory for what may be no faster."""
+    if name != VLLM:
+        return True
+    return torch.cuda.is_available() and child.found() is not None
+
+
+def _impossible(name: str, plain: Predictor) -> str:
+    if name == VLLM:
+        return "" if plain.follows_on else "is for whole causal models that write texts"
     if not plain.compilable:
         return "is not for tasks that write texts"
     return "runs on CPUs" if torch.cuda.is_available() else ""
 
 
-def _measured(plain: Predictor, name: str, folder: Path, place: Path) -> Measured:
+def _measured(opened: Callable[[str], Answers], name: str, folder: Path) -> Measured:
     wanted = parity.golden(folder)
     try:
-        engine = _opened(plain, name, wanted.inputs, place)
+        engine = opened(name)
         outputs = engine(wanted.inputs)
-    except Exception as error:  # noqa: BLE001 - whatever a compiler cannot do, it says in an exception of its own
-        said = str(error).strip().splitlines()
-        return Measured(name, fault=f"cannot be compiled: {said[0] if said else type(error).__name__}")
+    except Exception as error:  # noqa: BLE001 - whatever an engine cannot do, it says in an exception of its own
+        said, made = str(error).strip().splitlines(), "started" if name == VLLM else "compiled"
+        return Measured(name, fault=f"cannot be {made}: {said[0] if said else type(error).__name__}")
     apart, rows = parity.apart(wanted, outputs), (_compared(engine, folder) if name == INT8 else {})
     fault = _fault(name, apart, **rows)
     return Measured(name, _seconds(engine, wanted.inputs), apart, fault=fault, **rows)
@@ -117,7 +144,7 @@ def _fault(engine: str, apart: float, accuracy: float = 1.0, before: float = 1.0
     return ""
 
 
-def _compared(engine: Predictor, folder: Path) -> dict[str, float]:
+def _compared(engine: Answers, folder: Path) -> dict[str, float]:
     rows = pd.read_parquet(folder / "reference.parquet", columns=["input", "true", "label"])
     rows = rows if len(rows) <= _ROWS else rows.sample(_ROWS, random_state=0)
     said = [output.label for output in engine(list(rows["input"]))]
@@ -128,7 +155,7 @@ def _compared(engine: Predictor, folder: Path) -> dict[str, float]:
     }
 
 
-def _seconds(engine: Predictor, inputs: Sequence[str]) -> float:
+def _seconds(engine: Answers, inputs: Sequence[str]) -> float:
     def once(given: Sequence[str]) -> float:
         began = time.perf_counter()
         engine(given)
@@ -137,13 +164,19 @@ def _seconds(engine: Predictor, inputs: Sequence[str]) -> float:
     return min(once(inputs) + once(inputs[:1]) for _ in range(_REPEATS))
 
 
-def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> Predictor:
-    """Compiled where it is not yet. A file is there whole or not at all."""
+def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> Answers:
+    """Made where it is not yet. A file or folder is there whole or not at all."""
     if name == TORCH:
         return plain
+    place.mkdir(exist_ok=True)
+    if name == VLLM:
+        merged = place / "whole"
+        if not merged.exists():
+            shutil.rmtree(place / "part", ignore_errors=True)
+            writer.whole(plain, place / "part").replace(merged)
+        return writer.open_(plain, merged)
     whole, small = place / "model.onnx", place / "int8.onnx"
     if not whole.exists():
-        place.mkdir(exist_ok=True)
         compiled.exported(plain, inputs, place / "model.part").replace(whole)
     if name == INT8 and not small.exists():
         compiled.quantised(whole, place / "int8.part").replace(small)

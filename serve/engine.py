@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,10 +33,21 @@ class Shared(Protocol):
 
 
 class Answers(Protocol):
-    """What the engine asks of a loaded model. `base` is None for one that shares nothing."""
+    """What the engine asks of a loaded model. `base` is None for one that shares nothing.
+
+    `at_once` says that it answers many at a time, on any thread; others are asked by one at a time.
+    """
 
     labels: tuple[str, ...]
-    engine: str
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def at_once(self) -> bool: ...
+
+    def ready(self) -> None:
+        """Raises ClusterError when it can answer no more, and must be loaded anew."""
 
     @property
     def base(self) -> Shared | None: ...
@@ -61,21 +73,26 @@ class Engine:
 
     def answer(self, inputs: Sequence[str]) -> Answered:
         """One batch at a time: a canary that becomes champion may have one of each on its way."""
-        with self._turn:
+        with self._its_turn():
             clock = _clock(self.predictor.engine)
             began = clock()
             outputs = self.predictor(inputs)
             return Answered(self, outputs, token_hex(8), len(inputs), clock() - began)
 
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
-        """The answer piece by piece; batches and other texts have their turn between two of them. Raises UserError."""
+        """The answer piece by piece; batches and other texts have their turn between two of them, or are written
+        meanwhile. Raises UserError.
+        """
         pieces = self.predictor.write(given, sampling)
         ended = False
         while not ended:
-            with self._turn:
+            with self._its_turn():
                 piece = next(pieces)
             yield piece
             ended = piece.ended is not None
+
+    def _its_turn(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.predictor.at_once else self._turn
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Models(Protocol):
         """Raises NotReadyError."""
 
     def ready(self) -> None:
-        """Raises NotReadyError until there is what the server was started for."""
+        """Raises NotReadyError until there is what the server was started for, ClusterError when that has died."""
 
     def fits(self, version: ModelVersion) -> bool:
         """Whether a version is of a model that could be answered for here."""
@@ -68,7 +68,7 @@ class One:
         return [Listed(engine.version, engine, self._follower.failed)]
 
     def ready(self) -> None:
-        self._service.engine()
+        self._service.engine().predictor.ready()
 
     def fits(self, version: ModelVersion) -> bool:
         return version.model == self._service.model

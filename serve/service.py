@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextvars
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,8 @@ from .predictions import Feedback, Prediction, Record, new_id, parse_id, utc_now
 from .spool import Spool
 from .tracing import UNTRACED, Trace
 from .traffic import Traffic
+
+_TEXTS = 256  # that wait for their next token at once, each on a thread; there are only as many as are asked for
 
 
 class NotReadyError(RehoneError):
@@ -61,6 +66,7 @@ class Service:
     ) -> None:
         self.model, self.traffic, self._trace = model, traffic, trace
         self._steps, self._explaining = explain_steps, asyncio.Lock()
+        self._writing = ThreadPoolExecutor(_TEXTS, "texts")
         self._spool, self._engine, self._answer, self._take = spool, engine, answer, take
 
     def engine(self) -> Engine:
@@ -104,7 +110,7 @@ class Service:
         pieces, version = self._trace.writing(engine, engine.write(text, sampling)), engine.version.version
         name = new_id(model, version)
         while True:
-            piece = await asyncio.to_thread(next, pieces)
+            piece = await self._next(pieces)
             if piece.output is not None:
                 o = piece.output
                 made = Prediction(name, utc_now(), model, version, text, o.label, o.confidence, o.scores, o.embedding)
@@ -112,6 +118,11 @@ class Service:
             yield Written(name, version, piece)
             if piece.ended:
                 return
+
+    async def _next(self, pieces: Iterator[Piece]) -> Piece:
+        """On a thread, of which asyncio has few: many texts may be written at once."""
+        ask = partial(contextvars.copy_context().run, next, pieces)
+        return await asyncio.get_running_loop().run_in_executor(self._writing, ask)
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """The champion's embedding of each text, (hidden,), which is in no log. Raises as `predict` does."""

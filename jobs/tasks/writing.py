@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -209,25 +209,50 @@ def _prompted(net: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, dict[str, 
 
 def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
     """What a causal model writes after `ids`, a token a step: between two of them others may use it."""
+    read: list[NDArray[np.float32]] = []
+    return told(_tokens(net, ids, sampling, read.append), tokenizer, len(ids), sampling, lambda: read[0])
+
+
+def _tokens(
+    net: Any, ids: Sequence[int], sampling: Sampling, embedded: Callable[[NDArray[np.float32]], None]
+) -> Iterator[tuple[int, float]]:
+    """Tokens with the logarithms of their chances, without end. `embedded` is given what the input is like."""
     import torch
 
     device = next(net.parameters()).device
     plain = net.get_base_model() if _has_prompt(net) else net
     draw = torch.Generator(device)
     draw.manual_seed(random.getrandbits(63) if sampling.seed is None else sampling.seed)
-    step, cache, embedding = torch.tensor([list(ids)], device=device), None, None
-    written: list[int] = []
-    said, chance = "", 0.0
+    step, cache = torch.tensor([list(ids)], device=device), None
     while True:
         with torch.inference_mode():
             # A learned prompt stands in front once, and is in the cache from then on.
-            ask = net if cache is None else plain
-            made = ask(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=embedding is None)
-            if embedding is None:
-                embedding = made.hidden_states[-1][0, -len(ids) :].float().mean(0).cpu().numpy()
+            ask, first = (net, True) if cache is None else (plain, False)
+            made = ask(input_ids=step, past_key_values=cache, use_cache=True, output_hidden_states=first)
+            if first:
+                embedded(made.hidden_states[-1][0, -len(ids) :].float().mean(0).cpu().numpy())
             cache, logits = made.past_key_values, made.logits[0, -1].float()
             token = _drawn(logits, sampling, draw)
-            chance += float(logits.log_softmax(-1)[token])
+            chance = float(logits.log_softmax(-1)[token])
+        yield token, chance
+        step = torch.tensor([[token]], device=device)
+
+
+def told(
+    tokens: Iterator[tuple[int, float]],
+    tokenizer: Any,
+    read: int,
+    sampling: Sampling,
+    embedding: Callable[[], NDArray[np.float32]],
+) -> Iterator[Piece]:
+    """The text of tokens as they come, each with the logarithm of its chance, up to where it ends.
+
+    `read` tokens were in front of them, whose `embedding` is asked for at the end.
+    """
+    written: list[int] = []
+    said, chance = "", 0.0
+    for token, log_chance in tokens:
+        chance += log_chance
         ends = token == tokenizer.eos_token_id
         written += [] if ends else [token]
         full = tokenizer.decode(written, skip_special_tokens=True)
@@ -237,11 +262,33 @@ def pieces(net: Any, tokenizer: Any, ids: Sequence[int], sampling: Sampling) -> 
         ready = full[:cut] if ended else full[: _settled(full, sampling.stop)]
         count = len(written) + ends
         if ended:
-            output = Output(ready.strip(), math.exp(chance), {}, embedding)
-            yield Piece(ready[len(said) :], len(ids), count, ended, output)
+            output = Output(ready.strip(), math.exp(chance), {}, embedding())
+            yield Piece(ready[len(said) :], read, count, ended, output)
             return
-        yield Piece(ready[len(said) :], len(ids), count)
-        said, step = ready if len(ready) > len(said) else said, torch.tensor([[token]], device=device)
+        yield Piece(ready[len(said) :], read, count)
+        said = ready if len(ready) > len(said) else said
+
+
+def whole(tokenizer: Any, tokens: Sequence[int], chances: Sequence[float], embedding: NDArray[np.float32]) -> Output:
+    """The answer that these tokens are, with the logarithms of their chances: as `answer` has it."""
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return Output(text.strip(), math.exp(sum(chances)), {}, embedding)
+
+
+def embedded(net: Any, rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.float32]:
+    """What `answer` and `pieces` keep of inputs, (rows, hidden), where another engine writes: one pass, no head."""
+    import torch
+
+    from jobs import batches
+
+    # Filled up on the right, which no token before it sees.
+    tokens, mask = (part.to(net.device) for part in batches.padded([list(row) for row in rows], pad))
+    with torch.inference_mode():
+        made = net.base_model(input_ids=tokens, attention_mask=mask, use_cache=False, output_hidden_states=True)
+        weight = mask.unsqueeze(-1)
+        mean = (made.hidden_states[-1].float() * weight).sum(1) / weight.sum(1)
+    found: NDArray[np.float32] = mean.cpu().numpy()
+    return found
 
 
 def _drawn(logits: torch.Tensor, sampling: Sampling, draw: torch.Generator) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ from jobs.data.split import TRAIN
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny
+
+
+@pytest.fixture
+def vllm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An executable that plays vLLM (`vllm_fake.py`)."""
+    made = tmp_path_factory.mktemp("vllm") / "vllm"
+    made.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {Path(__file__).with_name("vllm_fake.py")} "$@"\n')
+    made.chmod(0o755)
+    monkeypatch.setenv("REHONE_VLLM", str(made))
+    return made
 
 
 @dataclass(frozen=True)

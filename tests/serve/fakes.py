@@ -28,6 +28,8 @@ class FakePredictor:
         self.base: Shared | None = None
         self.share, self.seconds = share, 0.0
         self.fails: Exception | None = None
+        self.dead: Exception | None = None
+        self.at_once = False
         self.calls: list[list[str]] = []
 
     def __call__(self, texts: Sequence[str]) -> list[Output]:
@@ -37,6 +39,10 @@ class FakePredictor:
         time.sleep(self.seconds)
         scores = {"negative": 1 - self.share, "positive": self.share}
         return [Output("positive", self.share, scores, np.full(3, len(text), dtype=np.float32)) for text in texts]
+
+    def ready(self) -> None:
+        if self.dead is not None:
+            raise self.dead
 
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The words of the input, a word a step."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cluster.errors import ClusterError
 from jobs.data import intake
 from jobs.explain.explanation import Explanation
 from jobs.spec import Spec
@@ -189,6 +190,14 @@ async def test_before_a_version_is_loaded_the_answer_is_503(server: Server) -> N
         answer = await server.ask(method, path, body)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "no version of this model is loaded yet" in answer.json()["detail"]
+
+
+async def test_what_can_answer_no_more_is_not_healthy(server: Server) -> None:
+    dead = fakes.FakePredictor()
+    dead.dead = ClusterError("it ended with 3")
+    server.engine = Engine(fakes.version(7), dead)
+    answer = await server.ask("GET", "/healthz")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "it ended with 3")
 
 
 async def test_an_answer_that_cannot_be_written_down_is_not_given(server: Server, monkeypatch) -> None:

@@ -25,6 +25,7 @@ from serve.spool import Spool
 from tests.jobs.tasks import projects
 
 from . import fakes
+from .test_engine import Meeting
 from .test_spool import tables
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +126,15 @@ async def test_a_text_ends_before_a_stop(tmp_path: Path, writer: Predictor) -> N
         async for event in await server.client.completions.create(model="m", prompt="5th Ave", stop=stop, stream=True)
     ]
     assert "".join(parts) == made.choices[0].text
+
+
+async def test_more_texts_are_written_at_once_than_asyncio_has_threads(tmp_path: Path) -> None:
+    many = 40
+    server = Server(tmp_path, Meeting(many, at_once=True))
+    asked = [server.client.completions.create(model="m", prompt=f"text {at}") for at in range(many)]
+    made = await asyncio.gather(*asked)
+    assert [one.choices[0].text for one in made] == [f"text {at}" for at in range(many)]
+    assert len(server.logged()) == many
 
 
 async def test_embeddings_are_those_of_the_log(tmp_path: Path) -> None:

@@ -145,12 +145,12 @@ def bert(folder: Path) -> None:
     BertModel(config).save_pretrained(str(folder))
 
 
-def llama(folder: Path) -> None:
+def llama(folder: Path, **more: Any) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128} | more
     ends = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     config = LlamaConfig(vocab_size=_tokenizer(folder), max_position_embeddings=128, **sizes, **ends)
     LlamaForCausalLM(config).save_pretrained(str(folder))

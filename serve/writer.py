@@ -1,0 +1,118 @@
+"""Texts by vLLM: many are written at once, each token of all of them in one pass (continuous batching).
+
+Tokens go in and tokens come out. Prompts are made and texts are read here, as they are for PyTorch's own, whose network
+stays in memory beside it for the embeddings of inputs, which vLLM does not give with a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.errors import ClusterError
+from jobs.explain.explanation import Explanation
+from jobs.predictor import Predictor
+from jobs.tasks import writing
+from jobs.tasks.task import Output, Piece, Sampling
+
+from .child import NAME, Child
+
+_TEXTS = 64  # of the longest kind, for which a CPU has room at once; more wait
+
+
+class Writer:
+    """Answers as its predictor does, by vLLM on a folder that `whole` made of it."""
+
+    engine, base, at_once = "vllm", None, True
+
+    def __init__(self, plain: Predictor, child: Child) -> None:
+        self.labels, self._plain, self._child = plain.labels, plain, child
+        self._asking = ThreadPoolExecutor(thread_name_prefix="vllm")
+
+    def __call__(self, inputs: Sequence[str]) -> list[Output]:
+        """One Output an input, in order, by one request."""
+        prompts, bounds = self._plain.prompts(inputs), self._plain.bounds
+        asked = self._asked(prompts, Sampling(bounds.answer)) | _habits(self._plain.net)
+        answer = self._asking.submit(self._child.complete, asked)
+        embeddings = self._plain.embedded(prompts)  # meanwhile
+        return [
+            writing.whole(self._plain.tokenizer, *_parts(choice), embedding)
+            for choice, embedding in zip(answer.result(), embeddings, strict=True)
+        ]
+
+    def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
+        """The answer piece by piece; as many at once as are asked for."""
+        bound = self._plain.bound(sampling)
+        (prompt,) = self._plain.prompts([given])
+        tokens = self._tokens(self._asked([prompt], bound))
+        return writing.told(
+            tokens, self._plain.tokenizer, len(prompt), bound, lambda: self._plain.embedded([prompt])[0]
+        )
+
+    def fault(self, target: str) -> str:
+        return self._plain.fault(target)
+
+    def explain(self, given: str, label: str | None, steps: int) -> Explanation:
+        return self._plain.explain(given, label, steps)
+
+    def ready(self) -> None:
+        """Raises ClusterError when vLLM has ended."""
+        self._child.ready()
+
+    def _asked(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> dict[str, Any]:
+        """A text ends with our tokenizer's own last token alone; for what else stops it is looked as it is read."""
+        return {
+            "model": NAME,
+            "prompt": prompts,
+            "max_tokens": sampling.most,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            "ignore_eos": True,
+            "stop_token_ids": [self._plain.tokenizer.eos_token_id],
+            "logprobs": 0,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+        }
+
+    def _tokens(self, asked: dict[str, Any]) -> Iterator[tuple[int, float]]:
+        for choice in self._child.stream(asked):
+            yield from zip(*_parts(choice), strict=True)
+        raise ClusterError("vLLM ended a text before its end", mend="ask again")
+
+
+def _parts(choice: dict[str, Any]) -> tuple[list[int], list[float]]:
+    """Tokens and the logarithms of their chances; none of a last part that only says that it is the last."""
+    tokens, chances = choice["token_ids"] or [], choice["logprobs"]
+    return tokens, chances["token_logprobs"] if tokens else []
+
+
+def _habits(net: Any) -> dict[str, float]:
+    """What transformers takes for granted of a model when it writes a whole answer."""
+    penalty = net.generation_config.repetition_penalty
+    return {} if penalty is None else {"repetition_penalty": penalty}
+
+
+def whole(plain: Predictor, folder: Path) -> Path:
+    """The model as vLLM reads it, in a new `folder`: one set of weights, adapters merged, and its configuration."""
+    plain.net.save_pretrained(str(folder))
+    return folder
+
+
+def open_(plain: Predictor, folder: Path) -> Writer:
+    """vLLM on what `whole` made. Raises ClusterError."""
+    longest = plain.bounds.input + plain.bounds.answer
+    room = _TEXTS * longest * token_bytes(plain.net.config)
+    gpu = torch.cuda.is_available()
+    return Writer(plain, Child(folder, longest, threads=torch.get_num_threads(), room=room, gpu=gpu))
+
+
+def token_bytes(config: Any) -> int:
+    """What is kept of a token while a text is written: a key and a value a layer and head, in fp32."""
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * 4 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size)
