@@ -22,6 +22,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -72,6 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(ModelVersion("bench", 1, "", "", {}, (), 0.0), predictor(asked.engine, Path(folder)))
         if asked.costs:
+            logging.getLogger("serve.shadow").setLevel(logging.ERROR)  # what is dropped is counted below
             (own := Path(folder) / "shadow").mkdir()
             shadow = Engine(engine.version, predictor(asked.engine, own))
             print(costs(asked.engine, engine, shadow, Path(folder)))

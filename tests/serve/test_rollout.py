@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
+import ray
 from ray import serve
 
 from cluster.access import bearer
@@ -133,6 +134,13 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]
 
 
+def shadow_metric() -> str:
+    """What Prometheus would read of it."""
+    (node,) = ray.nodes()
+    read = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
+    return "".join(line for line in read.splitlines() if line.startswith("ray_rehone_shadow_inputs"))
+
+
 def test_a_shadow_gets_copies_answers_nobody_and_is_judged(ray_session: str, spec: Spec, tmp_path: Path) -> None:
     """With API keys: clients have one, and a promotion asks the replica by a ticket."""
     settings = Settings(storage=str(tmp_path / "store"))
@@ -162,6 +170,7 @@ def test_a_shadow_gets_copies_answers_nobody_and_is_judged(ray_session: str, spe
         verdict = trial.look(court, Journal(place.storage).entries("tiny"), place.registry.champion("tiny"))
         assert set(made.values()) == {1}
         wait(lambda: client.predict(["a new day"])["version"] == 2)
+        wait(lambda: 'outcome="copied"' in shadow_metric())
     rollout.stop()
 
     assert verdict is not None
