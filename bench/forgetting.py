@@ -163,7 +163,7 @@ def accuracy(spec: Spec, folder: Path, *domains: Domain) -> Accuracy:
 
 
 def predictor(spec: Spec, net: Any) -> Predictor:
-    return Predictor(net, TASK, TASK.processor(model.locate(spec.base_model)), LABELS, spec.training.max_length)
+    return Predictor(net, TASK, TASK.processor(model.locate(spec.base_model)), LABELS, spec.bounds)
 
 
 def embed(made: Predictor, frame: pd.DataFrame) -> Any:
