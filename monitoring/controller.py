@@ -112,8 +112,7 @@ def serve(
 
     launcher = StandingCluster(spec, place, Jobs(address)) if address is not None else None
     watching = bound(spec, place, launcher) if decided is not None and launcher is not None else None
-    shared = kin.of(spec) if spec.serving.adapters.most else ""
-    where = Endpoint(spec.name, rollout.start(spec, place.settings, port), address, shared)
+    where = Endpoint.of(spec, rollout.start(spec, place.settings, port), address)
     endpoint.record(place.storage, where)
     ready(where)
     try:
@@ -155,7 +154,7 @@ def status(spec: Spec, place: Place, last: int = _LAST) -> dict[str, Any]:
         where: Endpoint | None = endpoint.find(place.storage, spec.name, kin.of(spec))
     except NotFoundError:
         where = None
-    jobs, unreachable = _jobs(where.jobs if where else place.settings.address, spec.name)
+    jobs, unreachable = _jobs((where and where.jobs) or place.settings.address, spec.name)
     return {
         "model": spec.name,
         "serving": where.url if where else None,

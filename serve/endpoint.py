@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 
 from cluster.errors import NotFoundError
 from cluster.storage import Storage
+from jobs.spec import Spec
+
+from . import kin
 
 _PLACE = "serving"
 
@@ -21,6 +24,11 @@ class Endpoint:
     url: str
     jobs: str | None
     kin: str = ""
+
+    @classmethod
+    def of(cls, spec: Spec, url: str, jobs: str | None) -> Endpoint:
+        """Of a server that was started by a spec."""
+        return cls(spec.name, url, jobs, kin.of(spec) if spec.serving.adapters.most else "")
 
 
 def record(storage: Storage, endpoint: Endpoint) -> None:

@@ -214,13 +214,35 @@ def test_versions_are_the_lock_s(name: str) -> None:
 def test_serve_takes_its_configuration_and_finds_room_for_the_replicas(name: str) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    spec = _one(name, "RayService")["spec"]
+    service = _one(name, "RayService")
+    spec, where = service["spec"], service["metadata"]
     schema = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
     (application,) = schema.applications
     (deployment,) = application.deployments
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == group["minReplicas"] >= deployment.num_replicas
     assert schema.http_options.host == "0.0.0.0"
+    # KubeRay names its Service after the RayService.
+    reached = f"http://{where['name']}-serve-svc.{where['namespace']}:{schema.http_options.port}"
+    assert application.args["url"] == reached
+
+
+@EVERY
+@pytest.mark.parametrize("asker", ["training", "control"])
+def test_who_promotes_a_version_reaches_the_replicas(name: str, asker: str) -> None:
+    policies = [t for t in overlay(name) if t["kind"] == "NetworkPolicy"]
+    assert any(
+        rule["ports"] == [{"protocol": "TCP", "port": 8000}]
+        and rule["to"][0]["namespaceSelector"]["matchLabels"] == {"rehone.dev/role": "serving"}
+        for policy in policies
+        if policy["metadata"]["namespace"] == f"rehone-{asker}"
+        for rule in policy["spec"].get("egress", [])
+        if "ports" in rule
+    )
+    (http,) = (p for p in policies if p["metadata"]["name"] == "http")
+    (let_in,) = http["spec"]["ingress"]
+    roles = [e for peer in let_in["from"] for e in peer["namespaceSelector"].get("matchExpressions", [])]
+    assert asker in roles[0]["values"]
 
 
 def test_pods_have_the_environment_that_rehone_sets_elsewhere() -> None:

@@ -10,9 +10,10 @@ import yaml
 from pydantic import ValidationError
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
+from cluster.storage import Storage
 from jobs import specfile
 from jobs.spec import Spec
-from serve import application
+from serve import application, endpoint
 from tests.k8s.schemas import K8S
 
 CONFIGURATION = yaml.safe_load(
@@ -20,7 +21,8 @@ CONFIGURATION = yaml.safe_load(
 )["applications"][0]
 
 
-def test_the_service_imports_this_and_configures_its_deployment(tmp_path: Path, spec: Spec) -> None:
+def test_the_service_imports_this_and_configures_its_deployment(tmp_path: Path, spec: Spec, monkeypatch) -> None:
+    monkeypatch.setenv("REHONE_STORAGE", str(tmp_path / "store"))
     module, _, name = CONFIGURATION["import_path"].partition(":")
     build = getattr(importlib.import_module(module), name)
     file = tmp_path / "spec.yaml"
@@ -29,6 +31,7 @@ def test_the_service_imports_this_and_configures_its_deployment(tmp_path: Path, 
     deployment = call_user_app_builder_with_args_if_necessary(build, arguments)._bound_deployment
     assert deployment.name == CONFIGURATION["deployments"][0]["name"]
     assert deployment.init_args[0] == spec
+    assert endpoint.find(Storage(str(tmp_path / "store")), spec.name).url == CONFIGURATION["args"]["url"]
 
 
 def test_arguments_it_does_not_know_are_refused() -> None:
