@@ -34,7 +34,7 @@ from jobs.sweep.record import Trial
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SEARCH = {
-    "training.learning_rate": {"choice": [1e-4, 5e-4, 2e-3, 8e-3]},
+    "training.learning_rate": {"choice": [2e-4, 5e-4, 1e-3, 2.5e-3]},
     "method.rank": {"choice": [2, 8, 32]},
 }
 
@@ -47,11 +47,11 @@ class Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=96, help="training rows")
+    parser.add_argument("--rows", type=int, default=256, help="training rows")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=8, help="rows a step: small, so that few rows make many steps")
-    parser.add_argument("--reduction-factor", type=int, default=4)
-    parser.add_argument("--concurrent", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16, help="rows a step: small, so that few rows make many steps")
+    parser.add_argument("--reduction-factor", type=int, default=3)
+    parser.add_argument("--concurrent", type=int, default=1)
     parser.add_argument("--orders", type=int, default=500, help="orders to replay ASHA in")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
