@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ def _joined(address: str, name: str) -> str:
     jobs = Jobs(address)
     jobs.submit_command("printenv RAY_ADDRESS", name, {}, {})
     assert jobs.wait(name).status == "SUCCEEDED"
-    return jobs.logs(name).splitlines()[-1]
+    # What Ray itself says of the job may come before it or after it.
+    (said,) = re.findall(r"^[\d.]+:\d+$", jobs.logs(name), re.MULTILINE)
+    return str(said)
 
 
 @pytest.mark.ray
