@@ -59,7 +59,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         tokens = write(Path(folder), chosen.rows)
-        turns = [{way: worker(way, Path(folder)) for way in WAYS} for _ in range(chosen.turns)]
+        turns = [{way: alone(__file__, way, "--folder", folder) for way in WAYS} for _ in range(chosen.turns)]
     millions = tokens / 1e6
     print(table(f"{chosen.rows} rows, {millions:.1f} million tokens", *shown(turns, millions)))
 
@@ -98,9 +98,9 @@ def write(folder: Path, count: int) -> int:
     return int(sizes.sum())
 
 
-def worker(way: str, folder: Path) -> dict[str, float]:
-    """Another process, which does nothing else."""
-    asked = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
+def alone(bench: str, way: str, *more: str) -> dict[str, float]:
+    """What another process measured, which did nothing else."""
+    asked = [sys.executable, bench, "--way", way, *more]
     done = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"{way}: {found}", file=sys.stderr, flush=True)

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 from adapters import spread
-from feeding import memory
+from feeding import alone, memory
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
@@ -51,7 +50,7 @@ def main() -> None:
     if chosen.way:
         print(json.dumps(measured(chosen.way, rows(chosen.rows))))
         return
-    turns = [{way: process(way, chosen.rows) for way in WAYS} for _ in range(chosen.turns)]
+    turns = [{way: alone(__file__, way, "--rows", str(chosen.rows)) for way in WAYS} for _ in range(chosen.turns)]
     lines = []
     for way in WAYS:
         seconds = [turn[way]["seconds"] for turn in turns]
@@ -59,14 +58,6 @@ def main() -> None:
         peaks = [turn[way]["peak"] for turn in turns]
         lines.append([way, spread(seconds, "{:.1f}"), spread(ratios, "{:.2f}"), spread(peaks, "{:,.0f}")])
     print(table(f"{chosen.rows} rows, {os.cpu_count()} cores", ["", "seconds", "of rehone's", "MiB"], lines))
-
-
-def process(way: str, count: int) -> dict[str, float]:
-    asked = [sys.executable, __file__, "--way", way, "--rows", str(count)]
-    done = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{way}: {found}", file=sys.stderr, flush=True)
-    return found
 
 
 def rows(count: int) -> pd.DataFrame:

@@ -5,7 +5,6 @@ Tables are in `tables.py`; runs and versions are MLflow's (`tracking.py`, `regis
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from .errors import NotFoundError
 from .settings import Settings
+from .turn import turn
 
 
 class Storage:
@@ -110,7 +110,7 @@ class Storage:
         if self._is_local:
             raise NotFoundError("does not exist", where=self.url(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(target.parent):
+        with turn(target.parent):
             if not target.exists():
                 self._fetch(path, target)
         return target
@@ -154,14 +154,3 @@ class Storage:
 
     def read_parquet(self, path: str) -> pa.Table:
         return pq.read_table(pa.BufferReader(self.read_bytes(path)))
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """One process of this machine at a time; who is killed gives it up."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)

@@ -104,8 +104,7 @@ class Predictor:
     @property
     def compilable(self) -> bool:
         """Whether another engine could make what is asked of the network."""
-        prompted = hasattr(self.net, "peft_config")  # anything else of PEFT's has been merged
-        return one_pass(self._task) and not prompted
+        return one_pass(self._task) and not self._prompted
 
     def through(self, ask: Callable[..., Any], engine: str) -> Predictor:
         """The same with another engine for answers: `ask` takes what the network does, and gives what that gives."""
@@ -136,8 +135,13 @@ class Predictor:
     @property
     def follows_on(self) -> bool:
         """Whether an answer is what a causal model writes after the input, and its weights are a whole model's."""
-        prompted = hasattr(self.net, "peft_config")
-        return isinstance(self._task, TextGeneration) and not self.net.config.is_encoder_decoder and not prompted
+        causal = isinstance(self._task, TextGeneration) and not self.net.config.is_encoder_decoder
+        return causal and not self._prompted
+
+    @property
+    def _prompted(self) -> bool:
+        """Whether a learned prompt stands in front of inputs: anything else of PEFT's has been merged."""
+        return hasattr(self.net, "peft_config")
 
     @property
     def tokenizer(self) -> Any:

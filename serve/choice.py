@@ -26,11 +26,11 @@ import pandas as pd
 import torch
 
 from cluster.errors import ClusterError
+from cluster.turn import turn
 from jobs.predictor import Predictor
 
 from . import child, compiled, parity, writer
 from .certificate import Measured
-from .node import turn
 
 if TYPE_CHECKING:
     from .engine import Answers

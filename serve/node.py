@@ -5,18 +5,17 @@ They meet in a folder of the node. Whoever comes first has its turn, and the oth
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from cluster.registry import ModelVersion, Registry
+from cluster.turn import turn
 
 
 def until_tick(what: str, seconds: float, now: float) -> float:
@@ -26,17 +25,6 @@ def until_tick(what: str, seconds: float, now: float) -> float:
     """
     phase = zlib.crc32(f"{socket.gethostname()}:{what}".encode()) / 2**32
     return seconds - (now - phase * seconds) % seconds
-
-
-@contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """One process at a time; who is killed gives it up."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
 
 
 class Aliases:

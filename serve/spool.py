@@ -30,7 +30,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from .node import turn, until_tick
+from cluster.turn import turn
+
+from .node import until_tick
 from .predictions import KINDS, Record
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.registry import CHAMPION, ModelVersion
-from serve.node import Aliases, turn, until_tick
+from cluster.turn import turn
+from serve.node import Aliases, until_tick
 
 FIRST = ModelVersion("m", 1, "run", "file:///a", {"dataset": "d"}, ("champion",), 1.5)
 
