@@ -47,6 +47,8 @@ def main() -> None:
         file = compiled.exported(plain, texts[:8], Path(folder) / "model.onnx")
         engines["onnx"] = compiled.session(plain, file, "onnx")
         made["onnx"] = time.monotonic() - began, file.stat().st_size
+        engines["openvino"] = compiled.openvino(plain, file, "openvino")
+        made["openvino"] = time.monotonic() - began, file.stat().st_size
         small = compiled.quantised(file, Path(folder) / "int8.onnx")
         engines["onnx-int8"] = compiled.session(plain, small, "onnx-int8")
         made["onnx-int8"] = time.monotonic() - began, small.stat().st_size

@@ -66,7 +66,7 @@ Ask = Callable[[], Awaitable[object]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=("torch", "onnx"), default="torch")
+    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch")
     parser.add_argument("--costs", action="store_true", help="of the log and a shadow, beside a server without")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,7 +96,8 @@ def predictor(engine: str, folder: Path) -> Predictor:
     plain = Predictor(net, task, tokenizer, LABELS, Bounds(128, 1))
     if engine == "torch":
         return plain
-    return compiled.session(plain, compiled.exported(plain, [TEXT] * 8, folder / "model.onnx"), engine)
+    made = compiled.openvino if engine == "openvino" else compiled.session
+    return made(plain, compiled.exported(plain, [TEXT] * 8, folder / "model.onnx"), engine)
 
 
 class Nowhere:

@@ -527,11 +527,12 @@ class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
     autoscale: AutoscaleSpec = AutoscaleSpec()  # type: ignore[call-arg]
-    engine: Literal["torch", "onnx", "onnx-int8", "vllm", "auto"] = Field(
+    engine: Literal["torch", "onnx", "onnx-int8", "openvino", "vllm", "auto"] = Field(
         "torch",
-        description="What answers: PyTorch; on CPUs ONNX Runtime, in fp32 or with eight bits where accuracy on the "
-        "test rows holds; vllm, for text-generation and preference-tuning, where REHONE_VLLM or the PATH has it; auto "
-        "takes the fastest that agrees (vllm on a GPU only). Versions are compiled when they are loaded.",
+        description="What answers: PyTorch; on CPUs ONNX Runtime, in fp32 or, where accuracy on the test rows holds, "
+        "with eight bits, or OpenVINO, in bf16 where the processor has it and accuracy holds; vllm, for "
+        "text-generation and preference-tuning, where REHONE_VLLM or the PATH has it; auto takes the fastest that "
+        "agrees (vllm on a GPU only). Versions are compiled when they are loaded.",
     )
     max_batch_size: PositiveInt = Field(
         32, description="Inputs that go through the model together: what waits when it is free, like lengths first."

@@ -114,7 +114,7 @@ class Served(Body):
     version: int
     alias: list[str]
     labels: list[str]
-    engine: str = Field(description="What answers: torch, onnx, onnx-int8 or vllm.")
+    engine: str = Field(description="What answers: torch, onnx, onnx-int8, openvino or vllm.")
     loaded: bool = Field(description="False for one that is loaded when it is asked for; its labels are known then.")
     failed: dict[int, str] = Field(description="Versions that were promoted and could not be loaded, and why.")
 

@@ -15,7 +15,7 @@ TAG = "parity"
 
 @dataclass(frozen=True)
 class Measured:
-    """One engine on a version: `seconds` for all golden inputs at once and for the first alone, the best of five.
+    """One engine on a version: `seconds` for all golden inputs at once and for one alone, the best of five.
 
     `apart` is the largest difference of a probability from the trainer's on them. `accuracy` is on the version's test
     rows, where the trainer's was `before` and has the same label for the share `alike`; all None but for eight bits.

@@ -1,4 +1,4 @@
-"""A network compiled for ONNX Runtime, and that with weights of eight bits.
+"""A network compiled for ONNX Runtime, that with weights of eight bits, and for OpenVINO.
 
 Made for tasks whose answer is one pass through the model. PyTorch's network stays in memory beside it and goes on to
 explain. Whether what was made answers alike is for `choice.py` to find out.
@@ -14,7 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from jobs.predictor import Predictor
 
@@ -81,6 +83,29 @@ class _Exportable(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
         return said.logits, said.hidden_states[-1]
 
 
+def openvino(predictor: Predictor, file: Path, name: str) -> Predictor:
+    """The predictor with OpenVINO on this file for its network, on as many threads as PyTorch has.
+
+    It computes in bfloat16 where the processor does so by itself, else in float32.
+    """
+    from openvino import Core
+
+    # Threads that are pinned to cores would be so in every process of the machine, each to the same ones.
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,
+    }
+    run = Core().compile_model(str(file), "CPU", options).create_infer_request().infer
+
+    def ask(*, output_hidden_states: bool, **batch: torch.Tensor) -> Any:
+        del output_hidden_states  # always
+        said = run({key: part.numpy() for key, part in batch.items()}, share_inputs=True)
+        return _said(said["logits"], said["hidden"])
+
+    return predictor.through(ask, name)
+
+
 def session(predictor: Predictor, file: Path, name: str) -> Predictor:
     """The predictor with ONNX Runtime on this file for its network, on as many threads as PyTorch has."""
     import onnxruntime
@@ -91,7 +116,11 @@ def session(predictor: Predictor, file: Path, name: str) -> Predictor:
 
     def ask(*, output_hidden_states: bool, **batch: torch.Tensor) -> Any:
         del output_hidden_states  # always
-        logits, hidden = run(None, {key: part.numpy() for key, part in batch.items()})
-        return SimpleNamespace(logits=torch.from_numpy(logits), hidden_states=(torch.from_numpy(hidden),))
+        return _said(*run(None, {key: part.numpy() for key, part in batch.items()}))
 
     return predictor.through(ask, name)
+
+
+def _said(logits: NDArray[np.float32], hidden: NDArray[np.float32]) -> SimpleNamespace:
+    """As a network of transformers gives them."""
+    return SimpleNamespace(logits=torch.from_numpy(logits), hidden_states=(torch.from_numpy(hidden),))

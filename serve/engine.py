@@ -21,9 +21,9 @@ from jobs.predictor import Predictor
 from jobs.tasks.task import Output, Piece, Sampling
 
 from . import parity
-from .choice import INT8, ONNX, TOLERANCE, TORCH
+from .choice import INT8, ONNX, OPENVINO, TOLERANCE, TORCH
 
-_IN_THREAD = frozenset({TORCH, ONNX, INT8})  # what works in the thread that asks
+_IN_THREAD = frozenset({TORCH, ONNX, INT8, OPENVINO})  # what works in the thread that asks
 
 
 class Shared(Protocol):

@@ -41,6 +41,21 @@ def test_texts_of_any_length_and_number_are_answered_alike(taught: Kept, whole: 
     assert engine.load(fakes.version(1), taught.folder, lambda _: made).predictor is made
 
 
+def test_openvino_answers_nearly_alike_and_in_any_order_of_lengths(taught: Kept, whole: Path) -> None:
+    plain = Predictor.load(taught.folder)
+    made = compiled.openvino(plain, whole, "openvino")
+    texts = [row["input"] for row in tiny.rows(40, seed=5)] + ["good", "so very " * 12]
+    kept = made(texts[:1])
+    for some in (texts, texts[:1], texts[-1:], texts[:1], texts):
+        np.testing.assert_allclose(scores(made, some), scores(plain, some), atol=0.02)
+        for ours, theirs in zip(plain(some), made(some), strict=True):
+            np.testing.assert_allclose(theirs.embedding, ours.embedding, atol=0.05)
+    # What it gave is not written over by what it is asked next.
+    np.testing.assert_array_equal(kept[0].embedding, made(texts[:1])[0].embedding)
+    assert made.explain("good day", None, 8) == plain.explain("good day", None, 8)
+    assert engine.load(fakes.version(1), taught.folder, lambda _: made).predictor is made
+
+
 def test_eight_bits_are_other_weights_and_nearly_the_same_answers(
     taught: Kept, whole: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,3 +79,5 @@ def test_images_are_compiled_too(tmp_path: Path) -> None:
     assert np.ptp(scores(plain, pictures)[:, 0]) > 0.1
     for some in (pictures, pictures[:1]):
         np.testing.assert_allclose(scores(made, some), scores(plain, some), atol=1e-5)
+    quick = compiled.openvino(plain, tmp_path / "model.onnx", "openvino")
+    np.testing.assert_allclose(scores(quick, pictures), scores(plain, pictures), atol=0.02)
