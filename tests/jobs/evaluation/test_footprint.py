@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,34 +10,57 @@ from jobs.evaluation import footprint
 from jobs.tasks.task import Output
 
 
+class Machine:
+    """A clock that only models move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def model(self, seconds: float, weight_bytes: int = 100) -> Slow:
+        return Slow(self, seconds, weight_bytes)
+
+
 class Slow:
-    def __init__(self, seconds: float, weight_bytes: int = 100) -> None:
-        self.seconds, self.weight_bytes = seconds, weight_bytes
+    def __init__(self, machine: Machine, seconds: float, weight_bytes: int) -> None:
+        self.machine, self.seconds, self.weight_bytes, self.calls = machine, seconds, weight_bytes, 0
 
     def __call__(self, texts: Sequence[str]) -> list[Output]:
-        time.sleep(self.seconds)
+        self.machine.now += self.seconds
+        self.calls += 1
         return []
 
 
-def test_a_footprint_has_both_batches_and_the_files_that_were_trained(tmp_path: Path) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    monkeypatch.setattr(footprint, "time", SimpleNamespace(perf_counter=made.perf_counter))
+    return made
+
+
+def test_a_footprint_has_both_batches_and_the_files_that_were_trained(machine: Machine, tmp_path: Path) -> None:
     for name, size in (("adapter/a.safetensors", 10), ("adapter/b/c.json", 5), ("tokenizer/t.json", 1000)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size)
-    found = footprint.measure(Slow(0.002), tmp_path, ["a", "b"])
+    found = footprint.measure(machine.model(0.002), tmp_path, ["a", "b"])
     assert [latency.batch for latency in found.latencies] == [1, 32]
-    assert all(2 <= latency.median_ms <= latency.p95_ms for latency in found.latencies)
+    assert all(latency.median_ms == pytest.approx(2) for latency in found.latencies)
+    assert all(latency.p95_ms == pytest.approx(2) for latency in found.latencies)
     assert (found.weight_bytes, found.file_bytes) == (100, 15)
 
 
-def test_a_busy_machine_does_not_hold_up_the_rest() -> None:
-    began = time.monotonic()
-    found = footprint.compare(Slow(0.1), Slow(0.1), ["a"])
-    assert time.monotonic() - began < 5  # 30 rounds would take 6 s
-    assert found.latency == pytest.approx(1, rel=0.5)
+def test_a_busy_machine_does_not_hold_up_the_rest(machine: Machine) -> None:
+    quick, slow = machine.model(0.001), machine.model(1.0)
+    footprint.compare(quick, quick, ["a"])
+    assert quick.calls == 2 * (1 + 30)
+    footprint.compare(slow, slow, ["a"])
+    assert slow.calls == 2 * (1 + 5)
 
 
-def test_a_slower_and_larger_model_shows() -> None:
-    found = footprint.compare(Slow(0.001), Slow(0.006, 300), ["a", "b"])
-    assert found.latency_low <= found.latency
-    assert found.latency_low > 2
+def test_a_slower_and_larger_model_shows(machine: Machine) -> None:
+    found = footprint.compare(machine.model(0.001), machine.model(0.006, 300), ["a", "b"])
+    assert found.latency == pytest.approx(6)
+    assert found.latency_low == pytest.approx(6)
     assert found.size == pytest.approx(3)
