@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-# On every core; tests that start Ray have the machine to themselves.
-FAST := $(BIN)/python -m pytest -m "not ray and not slow and not long" -q -n auto
+# Two at a time: what starts processes of its own mostly waits for them. Each module is one process's, the longest first.
+PYTEST := $(BIN)/python -m pytest
+FAST := $(PYTEST) -m "not ray and not slow and not long" -q -n auto
 
 VLLM := .vllm
 
@@ -23,15 +24,15 @@ demo: $(READY)  ## set up, then run the whole loop on real data and a real pretr
 
 test: $(READY)  ## set up, then run every test
 	$(FAST)
-	$(BIN)/python -m pytest -m "long and not ray" -q -n auto
-	$(BIN)/python -m pytest -m "ray or slow" --durations=10
+	$(PYTEST) -m "long and not ray and not slow" -q -n auto
+	$(PYTEST) -m "ray or slow" -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
 
 check: $(READY)  ## ruff, mypy, import-linter and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(FAST)
+	$(FAST) --hypothesis-profile=quick
 
 setup: $(READY)  ## only set up
 

@@ -29,7 +29,23 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 settings.register_profile("house", deadline=None, max_examples=50)  # a busy machine is slow, not wrong
+settings.register_profile("quick", deadline=None, max_examples=10)  # `make check`
 settings.load_profile("house")
+
+
+_LONGEST = ("test_demo", "test_verbs", "test_training", "test_local", "test_elastic", "test_nodes")
+"""Modules to begin with when two processes share the tests: the last one that runs alone should be a short one."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: a module's tests stay together, with what they share."""
+    if not hasattr(config, "workerinput"):
+        return
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(config.rootpath))))
 
 
 @pytest.fixture(scope="session", autouse=True)
