@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-# Two at a time: what starts processes of its own mostly waits for them. Each module is one process's, the longest first.
 PYTEST := $(BIN)/python -m pytest
 FAST := $(PYTEST) -m "not ray and not slow and not long" -q -n auto
+# Two at a time: who starts Ray waits for it for half of the time. A module is one process's (tests/conftest.py).
+RAY := $(PYTEST) -m "ray or slow" -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
 
 VLLM := .vllm
 
 export HF_HUB_OFFLINE ?= 1
+# Without its bytecode kept each process of the tests takes 5 s more to begin.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check setup vllm lock clean
 .DEFAULT_GOAL := help
@@ -25,7 +28,7 @@ demo: $(READY)  ## set up, then run the whole loop on real data and a real pretr
 test: $(READY)  ## set up, then run every test
 	$(FAST)
 	$(PYTEST) -m "long and not ray and not slow" -q -n auto
-	$(PYTEST) -m "ray or slow" -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+	$(RAY)
 
 check: $(READY)  ## ruff, mypy, import-linter and the fast tests
 	$(BIN)/ruff check .
