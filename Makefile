@@ -5,10 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-PYTEST := $(BIN)/python -m pytest
-FAST := $(PYTEST) -m "not ray and not slow and not long" -q -n auto
-# Two at a time: who starts Ray waits for it for half of the time. A module is one process's (tests/conftest.py).
-RAY := $(PYTEST) -m "ray or slow" -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+# A module is one process's, in the order that tests/conftest.py gives. Who starts Ray waits for it half of the time.
+PYTEST := $(BIN)/python -m pytest -q --dist loadgroup --no-loadscope-reorder
+FAST := $(PYTEST) -n auto -m "not ray and not slow and not long"
 
 VLLM := .vllm
 
@@ -27,8 +26,8 @@ demo: $(READY)  ## set up, then run the whole loop on real data and a real pretr
 
 test: $(READY)  ## set up, then run every test
 	$(FAST)
-	$(PYTEST) -m "long and not ray and not slow" -q -n auto
-	$(RAY)
+	$(PYTEST) -n auto -m "long and not ray and not slow"
+	$(PYTEST) -n 2 -m "ray or slow" --durations=10
 
 check: $(READY)  ## ruff, mypy, import-linter and the fast tests
 	$(BIN)/ruff check .
