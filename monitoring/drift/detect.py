@@ -188,8 +188,8 @@ def _run(reference: Dataset, current: Dataset, columns: Sequence[ColumnDrift]) -
     from evidently.metrics.embeddings import EmbeddingsDrift, MMDDriftMethod
     from sklearn.decomposition import PCA
 
-    # Evidently has no argument for either. For a picture of where the embeddings lie it would take t-SNE, which costs more
-    # than all the rest of a window's judgement.
+    # Evidently has no argument for either. For its picture of where the embeddings lie it would take t-SNE, which costs
+    # more than all the rest of a window's judgement.
     embeddings_drift.SAMPLE_CONSTANT, embeddings_drift.TSNE = _EMBEDDED_ROWS, PCA
     methods = {KS: "ks", CHI_SQUARE: _label_test()}
     metrics = [
