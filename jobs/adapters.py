@@ -15,15 +15,16 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 
 from . import model, tasks
 from .predictor import Predictor, one_pass
 from .tasks.task import Bounds, Output, Task
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIAL = Bounds(4, 1)
 
@@ -143,6 +144,8 @@ class Base:
         return self._processors[key]
 
     def _put(self, folder: Path, name: str, labels: Sequence[str]) -> None:
+        import torch
+
         if self._net is None:
             self._net = model.adapted(model.base(self._task, self._base_model, labels, 0), folder, name).eval()
             if torch.cuda.is_available():
@@ -164,6 +167,8 @@ class Base:
 
     def _fit_heads(self, labels: Sequence[str]) -> None:
         """PEFT copies an adapter's head from the base's before it reads its weights: it must have as many outputs."""
+        import torch
+
         if len(labels) == self._labels:
             return
         config = copy.deepcopy(self.net.config)
@@ -179,6 +184,8 @@ class Base:
 
     def _can_mix(self, adapter: Adapter) -> bool:
         """Found out by a pass over next to nothing: PEFT says at its layers what it cannot do."""
+        import torch
+
         if not one_pass(self._task):
             return False
         blank = self._task.blank(self.net.config, 2, _TRIAL)
@@ -226,6 +233,8 @@ class Adapter:
         if self.mixes is None:
             with self._base.one(self.name) as net:
                 return net(*given, **asked)
+        import torch
+
         rows = len(next(part for part in (*given, *asked.values()) if isinstance(part, torch.Tensor)))
         with self._base.rows([self.name] * rows) as net:
             return net(*given, **asked)
@@ -269,6 +278,8 @@ class _Part:
 
 def _rows(said: Any, places: Sequence[int]) -> Any:
     """Some rows of what a network gave: of each tensor in it."""
+    import torch
+
     if isinstance(said, torch.Tensor):
         return said[list(places)]
     if isinstance(said, dict):  # a ModelOutput

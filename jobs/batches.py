@@ -9,13 +9,15 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .columns import Ragged
+
+if TYPE_CHECKING:
+    import torch
 
 Lengths = Sequence[int] | NDArray[np.int64]
 
@@ -39,6 +41,8 @@ class Encoded:
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` of shape (rows, longest) and, where known, `labels` of shape (rows, ...)."""
+        import torch
+
         tokens, mask = padded([self.ids[i] for i in rows], self.pad)
         made = {"input_ids": tokens, "attention_mask": mask}
         return made if self.labels is None else made | {"labels": torch.from_numpy(self.labels[list(rows)])}
@@ -48,6 +52,8 @@ def padded(
     ids: Sequence[Sequence[int] | NDArray[Any]], pad: int, *, left: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of tokens filled up with `pad`, and where they are no filling (1 or 0), both of shape (rows, longest)."""
+    import torch
+
     longest = max(map(len, ids))
     tokens = np.full((len(ids), longest), pad, np.int64)
     mask = np.zeros((len(ids), longest), np.int64)

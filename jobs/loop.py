@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
 
-from . import batches, checkpoint, device, model, tasks, zero
-from .checkpoint import State
+from . import batches, device, model, tasks, zero
 from .spec import Spec
 from .tasks.task import Encoded
 from .tasks.writing import Sequences, require_apart
 from .tokens import Rows
 
-_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+    from .checkpoint import State
+
+_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # as torch names them
 
 
 class Report(Protocol):
@@ -88,6 +90,10 @@ def run(
     `resume` gives the folder of a checkpoint, and may take it back once that has been read. `noticed` is asked after
     each step, on all ranks, whether a checkpoint is wanted at once.
     """
+    import torch
+
+    from . import checkpoint
+
     torch.set_num_threads(threads)
     spec = work.spec
     device.tell_deepspeed(spec)
@@ -100,7 +106,7 @@ def run(
     held = _hold(work, net)  # before a checkpoint is restored: what is held is the start
     engine = _engine(net, spec, work.zero_stage, total)
     weights = torch.tensor(work.class_weights, device=engine.device) if work.class_weights else None
-    state = State()
+    state = checkpoint.State()
     if resume is not None:
         with resume as folder:
             state = checkpoint.restore(engine, net, Path(folder))
@@ -156,9 +162,24 @@ def _hold(work: Work, net: Any) -> Hold | None:
     return ewc.hold(net, work.consolidation.rows.open(), work.consolidation.strength)
 
 
-def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
-    import deepspeed
+def _deepspeed() -> Any:
+    """DeepSpeed. Its tuner, which is not used here, imports MLflow where it can: more than a second in each worker."""
+    known = sys.modules.get("mlflow")
+    if known is None:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]  # so that its import fails
+    try:
+        import deepspeed
+    finally:
+        if known is None:
+            del sys.modules["mlflow"]
+    return deepspeed
 
+
+def _engine(net: Any, spec: Spec, stage: int, total: int) -> Any:
+    import torch
+    import torch.distributed as dist
+
+    deepspeed = _deepspeed()
     if device.of(spec) == "cpu":
         # On a CPU DeepSpeed compiles this extension for a minute and training never calls it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -206,7 +227,9 @@ def _step(
 
 def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str, torch.Tensor]:
     """A batch on the device; what is no number of a token or label, as pictures are, in the model's precision."""
-    precision = _PRECISION[spec.training.precision]
+    import torch
+
+    precision = getattr(torch, _PRECISION[spec.training.precision])
     return {
         name: part.to(
             engine.device, precision if part.is_floating_point() and name not in {"labels", "beta"} else part.dtype
@@ -217,6 +240,8 @@ def _inputs(engine: Any, batch: dict[str, torch.Tensor], spec: Spec) -> dict[str
 
 def _peak_memory(where: torch.device) -> int:
     """The most bytes that this worker has held: of its GPU where it computes there, else of the machine."""
+    import torch
+
     if torch.device(where).type == "cuda":
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -230,25 +255,30 @@ def _weighed(losses: torch.Tensor, batch: dict[str, torch.Tensor], weights: torc
     return losses if weights is None else losses * weights[batch["labels"]]
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is untyped here
 def _validate(
     engine: Any, data: Encoded, spec: Spec, rank: int, world: int, weights: torch.Tensor | None
 ) -> tuple[float, float]:
     """(loss, accuracy) over all ranks' rows; of a target of several parts accuracy is the share that is right."""
+    import torch
+    import torch.distributed as dist
+
     engine.eval()
     task = tasks.get(spec.task)
     sums = torch.zeros(3, dtype=torch.float64, device=engine.device)  # NCCL adds up what is on GPUs only
-    for rows, counting in batches.shard(len(data), rank, world, 2 * spec.training.micro_batch_size):
-        inputs = _inputs(engine, data.batch(rows), spec)
-        losses, right = task.losses(engine, inputs)
-        sums[0] += _weighed(losses, inputs, weights)[:counting].sum().item()
-        sums[1] += right[:counting].sum().item()
-        sums[2] += counting
+    with torch.no_grad():
+        for rows, counting in batches.shard(len(data), rank, world, 2 * spec.training.micro_batch_size):
+            inputs = _inputs(engine, data.batch(rows), spec)
+            losses, right = task.losses(engine, inputs)
+            sums[0] += _weighed(losses, inputs, weights)[:counting].sum().item()
+            sums[1] += right[:counting].sum().item()
+            sums[2] += counting
     dist.all_reduce(sums)
     return float(sums[0] / sums[2]), float(sums[1] / sums[2])
 
 
 def _report(engine: Any, net: Any, state: State, metrics: dict[str, Any], report: Report) -> None:
+    from . import checkpoint
+
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(engine, net, state, Path(folder))
         report(metrics, Path(folder))

@@ -70,9 +70,10 @@ def check(spec: Spec) -> None:
         raise SpecError("bitsandbytes is not installed", where="method.name qlora", mend="pip install 'rehone[qlora]'")
     if spec.method.name == "prompt-tuning":
         _prompted(tasks.get(spec.task))
-    kind = auto._model_mapping[type(config)]  # noqa: SLF001
-    if spec.training.activation_checkpointing and not kind.supports_gradient_checkpointing:
-        raise SpecError(f"a {config.model_type} model cannot do it", where="training.activation_checkpointing")
+    if spec.training.activation_checkpointing:
+        kind = auto._model_mapping[type(config)]  # noqa: SLF001 - and imported by that, which takes seconds
+        if not kind.supports_gradient_checkpointing:
+            raise SpecError(f"a {config.model_type} model cannot do it", where="training.activation_checkpointing")
     check_length(config, spec)
 
 

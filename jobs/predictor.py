@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from jobs.explain.explanation import Explanation
@@ -27,6 +26,8 @@ from .tasks.task import Bounds, Output, Piece, Sampling, Task
 from .tasks.text_generation import TextGeneration
 
 if TYPE_CHECKING:
+    import torch
+
     from .adapters import Base
 
 _NOT_ONE_PASS = {text.NAME, preference.NAME, passage.NAME}
@@ -59,6 +60,7 @@ class Predictor:
     @classmethod
     def load(cls, folder: Path, *, merge: bool = True) -> Predictor:
         """From a model version's folder (layout in `publish.py`)."""
+        import torch
 
         def loaded(task: Task, base_model: str, labels: Sequence[str]) -> Any:
             net = model.load(folder, task, base_model, labels, merge=merge)
@@ -96,10 +98,12 @@ class Predictor:
         for rows in batches.alike(data.lengths, self._batch_size, _CALL.get(self._device.type, math.inf)):
             yield rows.tolist(), {name: part.to(self._device) for name, part in data.batch(rows).items()}
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is untyped here
     def read(self, ask: Callable[..., Any], batch: dict[str, torch.Tensor]) -> list[Output]:
         """What the task makes of a batch; `ask` takes what the network does, and gives what that gives."""
-        return self._task.answer(ask, self._processor, self.labels, batch, self.bounds)
+        import torch
+
+        with torch.inference_mode():
+            return self._task.answer(ask, self._processor, self.labels, batch, self.bounds)
 
     @property
     def compilable(self) -> bool:

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
-import torch
 
 from cluster.errors import ClusterError
 from cluster.turn import turn
 from jobs.predictor import Predictor
 
-from . import child, compiled, parity, writer
+from . import child, parity
 from .certificate import Measured
 
 if TYPE_CHECKING:
@@ -115,10 +114,14 @@ def _worth_it(name: str) -> bool:
     """Whether `auto` looks at it. vLLM on a CPU takes half a minute and another's memory for what may be no faster."""
     if name != VLLM:
         return True
+    import torch
+
     return torch.cuda.is_available() and child.found() is not None
 
 
 def _impossible(name: str, plain: Predictor) -> str:
+    import torch
+
     if name == VLLM:
         return "" if plain.follows_on else "is for whole causal models that write texts"
     if not plain.compilable:
@@ -177,11 +180,15 @@ def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> 
         return plain
     place.mkdir(exist_ok=True)
     if name == VLLM:
+        from . import writer
+
         merged = place / "whole"
         if not merged.exists():
             shutil.rmtree(place / "part", ignore_errors=True)
             writer.whole(plain, place / "part").replace(merged)
         return writer.open_(plain, merged)
+    from . import compiled  # torch is behind both
+
     whole, small = place / "model.onnx", place / "int8.onnx"
     if not whole.exists():
         compiled.exported(plain, inputs, place / "model.part").replace(whole)
@@ -223,4 +230,6 @@ def _write(place: Path, known: Mapping[str, Measured]) -> None:
 
 
 def _file(place: Path) -> Path:
+    import torch
+
     return place / f"measured-{torch.get_num_threads()}.json"

@@ -12,8 +12,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
-import torch
-
 from cluster.errors import ClusterError
 from cluster.registry import ModelVersion
 from jobs.explain.explanation import Explanation
@@ -128,6 +126,8 @@ def _clock(engine: str) -> Callable[[], float]:
     """A champion and its canary may work at once, on one core: the clock on the wall would say that the canary, which
     seldom works alone, is the slower one.
     """
+    import torch
+
     return time.thread_time if engine in _IN_THREAD and not torch.cuda.is_available() else time.perf_counter
 
 

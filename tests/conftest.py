@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from cluster import registry, tracking
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from jobs import tune
@@ -18,11 +22,30 @@ from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 settings.register_profile("house", deadline=None, max_examples=50)  # a busy machine is slow, not wrong
+settings.register_profile("quick", deadline=None, max_examples=10)  # `make check`
 settings.load_profile("house")
+
+
+_LONGEST = ("test_demo", "test_verbs", "test_training", "test_local", "test_elastic", "test_nodes")
+"""Modules to begin with when two processes share the tests: the last one that runs alone should be a short one."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: a module's tests stay together, with what they share."""
+    if not hasattr(config, "workerinput"):
+        return
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(config.rootpath))))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,6 +59,29 @@ def _private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("REHONE_STORAGE", "REHONE_SPOOL", "MLFLOW_TRACKING_URI", "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
             patch.delenv(name, raising=False)
         prepare_environment()
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _databases_are_copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new MLflow database is made by all of MLflow's migrations, in seconds: once here, and copied from then on."""
+    made, sqlite = tracking.client, "sqlite:///"
+
+    @cache
+    def template() -> Path:
+        file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+        made(f"{sqlite}{file}").search_experiments()
+        return file
+
+    def client(uri: str) -> MlflowClient:
+        file = Path(uri.removeprefix(sqlite))
+        if uri.startswith(sqlite) and not file.exists():
+            shutil.copyfile(template(), file)
+        return made(uri)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "client", client)
+        patch.setattr(registry, "client", client)
         yield
 
 

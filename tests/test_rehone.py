@@ -131,6 +131,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_most_verbs_are_made_of_waits_for_no_model_library() -> None:
+    imported = "jobs.pipeline, monitoring.controller, monitoring.promotion, monitoring.show, serve.app"
+    slow = ("torch", "transformers", "peft", "mlflow", "sklearn", "scipy", "evidently", "ray", "datasets")
+    code = f"import sys, {imported}; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_slip_on_the_command_line_exits_with_2() -> None:
     assert invoke("train").exit_code == 2
     assert invoke("train", "x.yaml", "--bogus").exit_code == 2

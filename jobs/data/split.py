@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from cluster.errors import DataError
 from jobs.spec import SplitBy, SplitSpec
@@ -75,6 +74,8 @@ def divide(labels: pd.Series[str], first: int, seed: int) -> tuple[pd.Index[Any]
 
     Raises DataError when a side would be empty.
     """
+    from sklearn.model_selection import train_test_split
+
     if not 0 < first < len(labels):
         raise DataError(f"{len(labels)} rows are too few to split by label", mend="more rows or other shares")
     counts = labels.value_counts()
@@ -86,6 +87,8 @@ def divide(labels: pd.Series[str], first: int, seed: int) -> tuple[pd.Index[Any]
 
 
 def _grouped(rows: pd.DataFrame, spec: SplitSpec, seed: int) -> pd.Series[str]:
+    from sklearn.model_selection import GroupShuffleSplit
+
     groups = rows["group"].where(rows["group"] != "", "row " + rows["row"].astype(str))
     if groups.nunique() < len(SPLITS):
         raise DataError(f"has {groups.nunique()} group(s); a split by group needs at least {len(SPLITS)}")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from jobs.targets import EXACT_MATCH, Found, Targets
 
@@ -85,6 +84,8 @@ def score(
 
     `shares`, (rows, labels), are the probabilities behind the predictions.
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     if not true:
         raise ValueError("a Scorecard needs at least one row")
     counts: Counts = confusion_matrix(list(true), list(predicted), labels=list(labels)).astype(np.int64)

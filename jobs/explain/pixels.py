@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from jobs.inputs import images
 
 from .explanation import Explanation, attribute
+
+if TYPE_CHECKING:
+    import torch
 
 GRID = 14
 """Cells a side, at most."""
@@ -65,6 +67,8 @@ def explain(
     `net` is in evaluation mode and unchanged after. Raises UserError for an unknown label, ValueError for an input that
     is no image.
     """
+    import torch
+
     device = next(net.parameters()).device
     full = processor(images=[images.opened(given)], return_tensors="pt")["pixel_values"].to(device)
     empty = torch.zeros_like(full)  # what the processor makes of the mean colour

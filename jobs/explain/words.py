@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .explanation import Explanation, attribute
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def explain(
     `net` is in evaluation mode and unchanged after; it may answer on other threads meanwhile. Raises UserError for an
     unknown label.
     """
+    import torch
+
     encoded = _encode(tokenizer, text, max_length)
     device = next(net.parameters()).device
     full, empty = _embed(net, encoded, tokenizer.pad_token_id, device)
@@ -81,6 +84,8 @@ def explain(
 
 
 def _encode(tokenizer: Any, text: str, max_length: int) -> _Encoded:
+    import torch
+
     made = tokenizer(text, truncation=True, max_length=max_length, return_offsets_mapping=True)
     spans = tuple((int(start), int(end)) for start, end in made["offset_mapping"])
     return _Encoded(torch.tensor([made["input_ids"]]), spans, tuple(made.word_ids()))
@@ -88,6 +93,8 @@ def _encode(tokenizer: Any, text: str, max_length: int) -> _Encoded:
 
 def _embed(net: Any, encoded: _Encoded, pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Token embeddings of the text and of the same with padding for its words, shape (1, tokens, width)."""
+    import torch
+
     is_mark = torch.tensor([[word is None for word in encoded.words]])
     table = net.get_input_embeddings()
     with torch.no_grad():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from jobs.tasks.task import Encoded
 from jobs.tokens import Rows
+
+if TYPE_CHECKING:
+    import torch
 
 _NEGLIGIBLE = 1e-3  # a label of less probability adds nothing that shows and costs a backward pass
 
@@ -36,6 +37,8 @@ class Hold:
 
     def penalty(self) -> torch.Tensor:
         """A scalar to add to the loss; 0, with no gradient, while the weights are where they were."""
+        import torch
+
         moved = zip(self._weights, self._fisher, self._start, strict=True)
         parts = [(f * (w.float() - start).square()).sum() for w, f, start in moved]
         return self.strength / 2 * torch.stack(parts).sum()
@@ -54,6 +57,8 @@ def fisher(net: Any, weights: Sequence[torch.Tensor], data: Encoded) -> list[tor
     would be the "empirical Fisher", which misleads (Kunstner et al. 2019). One row at a time; `net` is put in
     evaluation mode.
     """
+    import torch
+
     net.eval()
     sums = [torch.zeros_like(w, dtype=torch.float32) for w in weights]
     for row in range(len(data)):

@@ -83,7 +83,11 @@ def test_from_a_spec_to_a_retrained_champion(user: User) -> None:
         decided = user.types("watch", spec, "--once")
         assert decided[0]["action"] == "retrain"
         assert [d["action"] for d in decided].count("retrain") == 1
-        _wait_for_version(user, spec, 3)
+        (job,) = user.types("status", spec)["jobs"]
+        user.types("jobs", "wait", job["submission_id"], "--address", where["jobs"])
+        retrained = user.types("status", spec)
+        assert [job["status"] for job in retrained["jobs"]] == ["SUCCEEDED"]
+        assert retrained["versions"][-1]["version"] == 3
     finally:
         server.send_signal(signal.SIGINT)
         server.communicate(timeout=90)
@@ -124,17 +128,3 @@ def _send_shifted_traffic(user: User, url: str) -> None:
 
 def _shifted(row: dict[str, str]) -> dict[str, str]:
     return {"input": f"{row['input']} very very very", "label": OPPOSITE[row["label"]]}
-
-
-def _wait_for_version(user: User, spec: str, version: int) -> None:
-    import time
-
-    until = time.monotonic() + 600  # of a machine that does other things too
-    while time.monotonic() < until:
-        found = user.types("status", spec)
-        if found["jobs"] and all(job["status"] in {"SUCCEEDED", "FAILED"} for job in found["jobs"]):
-            assert [job["status"] for job in found["jobs"]] == ["SUCCEEDED"]
-            assert found["versions"][-1]["version"] == version
-            return
-        time.sleep(1)
-    raise AssertionError("the retraining job did not end")

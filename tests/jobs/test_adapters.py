@@ -124,6 +124,7 @@ def test_explanations_are_the_adapters_own(base: Base, write: Write) -> None:
         )
 
 
+@pytest.mark.long
 def test_threads_that_ask_load_and_explain_at_once_get_what_they_would_alone(base: Base, write: Write) -> None:
     folders = [write(seed) for seed in range(1, 5)]
     wanted = [Predictor.load(folder)(TEXTS) for folder in folders]

@@ -212,6 +212,7 @@ def test_a_whole_pass_is_as_many_acts_as_it_is_killed_at(world):
     assert world.acts == ACTS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", range(1, ACTS + 1))
 def test_killed_anywhere_it_goes_on_to_exactly_one_retraining(world, kill_at):
     world.kill_at = kill_at
@@ -255,6 +256,7 @@ def test_while_it_is_paused_it_looks_and_does_nothing(world):
     assert world.jobs.created == [f"{MODEL}-retrain-1-3"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", range(1, ACTS + 1))
 def test_killed_anywhere_and_paused_then_it_begins_nothing_before_the_pause_ends(world, kill_at):
     world.kill_at = kill_at
@@ -367,6 +369,7 @@ def test_where_the_spec_says_so_people_roll_back_themselves(worse):
     assert (decision.action, decision.regression, worse.registry.number) == ("keep", None, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", range(1, 12))
 def test_killed_anywhere_it_goes_back_once(worse, kill_at):
     worse.kill_at = kill_at

@@ -36,7 +36,8 @@ from .test_guard import BOUNDS, ONE, Front
 
 
 @pytest.fixture
-def local() -> Iterator[LocalIssuer]:
+def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIssuer]:
+    monkeypatch.setattr(issuer_, "_PATIENCE", 60.0)  # of a busy machine, on which five seconds are soon over
     with issuer() as made:
         yield made
 

@@ -331,6 +331,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(storage, ids, tmp_path, name)
     assert list(tmp_path.glob("*.part")) == []
 
 
+@pytest.mark.long
 def test_an_export_is_written_as_it_is_read(storage, tmp_path):
     """Twice what the process that does it grows by, whose size stays where it is from some 80 MB of rows on."""
     log, inputs = prediction_log(storage), pa.array([os.urandom(150).hex() for _ in range(20_000)])

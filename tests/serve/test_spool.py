@@ -248,6 +248,7 @@ for _ in itertools.count():
 """
 
 
+@pytest.mark.long
 def test_kill_9_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """Three replicas of one node, each moving what all have sealed, killed one after the other."""
     folder, storage, acknowledged = tmp_path / "spool", Storage(str(tmp_path / "store")), []

@@ -31,6 +31,7 @@ def flip(label: str) -> str:
     return "negative" if label == "positive" else "positive"
 
 
+@pytest.mark.long
 def test_an_audit_finds_what_was_planted_and_writes_three_files(spec: Spec, place: Place) -> None:
     rows = tiny.rows(160)
     rows[10]["input"] += " ask ann@mail.org"

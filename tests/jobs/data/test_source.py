@@ -17,9 +17,9 @@ from tests import tiny
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _let_go() -> Iterator[None]:
-    """Of such a file, while its warning is still ignored and not in the middle of another test."""
+    """Of such files, while their warnings are still ignored and not in the middle of another module's test."""
     yield
     gc.collect()
 

@@ -52,6 +52,7 @@ def test_a_grid_is_every_combination_once(search: dict[str, Any]) -> None:
         assert {point[key] for point in drawn} == set(wanted["choice"])
 
 
+@pytest.mark.long
 @settings(max_examples=20)
 @given(SEARCH, st.sampled_from(["random", "tpe"]), st.integers(1, 8))
 def test_no_point_comes_twice_and_a_small_space_is_used_up(search: dict[str, Any], algorithm: str, trials: int) -> None:

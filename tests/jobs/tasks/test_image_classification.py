@@ -72,6 +72,7 @@ def test_images_that_cannot_be_read_are_named_by_row(spec: Spec, tmp_path: Path)
     )
 
 
+@pytest.mark.long
 def test_it_learns_explains_itself_and_is_true_to_that(trained: Predictor, spec: Spec, place: Place) -> None:
     data = preparation.prepare(spec, place.storage)
     rows = evaluate.answers(trained, data, place.storage, spec.evaluation)

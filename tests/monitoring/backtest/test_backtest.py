@@ -68,6 +68,7 @@ def played(made: Replay, spec, *more: str, delay: int = 0, price: float | None =
     return {one.policy: one for one in found}
 
 
+@pytest.mark.long
 def test_ours_is_near_every_window_for_less_and_never_is_not(watching):
     found = played(world("hhhhaaaaaaaa"), watching, delay=1)
     assert found[NEVER].retrained == () and found[NEVER].cost == 0 and found[NEVER].share == 0
@@ -84,6 +85,7 @@ def test_nothing_is_retrained_where_nothing_moves(watching):
     assert found[OURS].over_time == found[NEVER].over_time
 
 
+@pytest.mark.long
 def test_fixed_policies_retrain_by_the_clock_and_never_after_the_last_window(watching):
     found = played(world("hhhhhhh"), watching)
     assert found[ALWAYS].retrained == tuple(WINDOW * i for i in range(1, 7))
@@ -91,6 +93,7 @@ def test_fixed_policies_retrain_by_the_clock_and_never_after_the_last_window(wat
     assert played(world("hhhhhhh"), watching, delay=2)[ALWAYS].retrained == tuple(WINDOW * i for i in range(3, 7))
 
 
+@pytest.mark.long
 def test_what_the_watch_would_refuse_is_refused(watching):
     made = world("hhhaaaaa")
     found = played(made, watching, "patient: monitoring.min_labels=10000", "slow: monitoring.cooldown_minutes=1000")
@@ -98,6 +101,7 @@ def test_what_the_watch_would_refuse_is_refused(watching):
     assert len(found["slow"].retrained) == 1
 
 
+@pytest.mark.long
 def test_a_budget_ends_retrainings_and_costs_are_device_hours(watching):
     found = played(world("hhhaaaaaaa"), watching, "poor: monitoring.budget_hours=0.5", price=0.5)
     assert len(found["poor"].retrained) == 1
@@ -105,6 +109,7 @@ def test_a_budget_ends_retrainings_and_costs_are_device_hours(watching):
     assert found[ALWAYS].cost == 4.5
 
 
+@pytest.mark.long
 def test_a_champions_age_retrains(watching):
     found = played(world("hhhhhh"), watching, "old: monitoring.max_age_days=0.99")
     assert len(found["old"].retrained) == 1

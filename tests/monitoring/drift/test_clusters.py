@@ -89,6 +89,7 @@ def test_the_order_of_rows_does_not_matter(rng):
     assert [group.p_value for group in mixed] == [group.p_value for group in find(reference, window, LEVEL)]
 
 
+@pytest.mark.long
 def test_no_more_false_alarms_than_the_level_says(rng):
     runs, level, alarms = 100, 0.2, 0
     for _ in range(runs):

@@ -84,6 +84,7 @@ def test_of_many_rows_the_test_is_scipys_with_ties_and_without(decimals, shift):
     assert compare.ks(reference, current) == pytest.approx(exact, rel=0.02)
 
 
+@pytest.mark.long
 def test_the_family_holds_its_level():
     """200 pairs of samples of one distribution, at a rate that can be counted."""
     rate, runs = 0.1, 200

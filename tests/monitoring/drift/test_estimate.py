@@ -29,6 +29,7 @@ def test_an_estimate_is_near_the_truth_where_confidence_means_the_same(mean):
     assert abs(current.mean() - truth.mean()) > 0.04  # what confidence alone would say
 
 
+@pytest.mark.long
 def test_windows_like_the_reference_are_seldom_taken_for_worse():
     rung = 0
     for seed in range(40):
@@ -38,6 +39,7 @@ def test_windows_like_the_reference_are_seldom_taken_for_worse():
     assert rung <= 6  # 2 are expected; more than 6 have a chance of 0.3%
 
 
+@pytest.mark.long
 @settings(max_examples=30)
 @given(
     arrays(float, st.integers(2, 40), elements=SHARES),

@@ -16,6 +16,7 @@ def allowed(runs: int, level: float) -> int:
     return int(binom.ppf(1 - 1e-4, runs, level))
 
 
+@pytest.mark.long
 def test_mmd_holds_its_level_without_drift():
     rng, runs = np.random.default_rng(1), 300
     rejected = sum(

@@ -209,6 +209,7 @@ def test_it_never_promotes_with_fewer_answers_than_asked(seed, count, changed, m
         assert not any(check.worse for check in found.trial.checks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("made", [both, shadowed])
 def test_one_that_is_as_good_is_seldom_dropped_however_often_one_looks(made):
     """20 trials of 20 looks without any allowance: 5% may be dropped, more than 4 of 20 have a chance below 0.5%."""
@@ -284,6 +285,7 @@ def times_of(rows: pd.DataFrame) -> tuple[float | None, float]:
     return slower_pairs(same["champion"].to_numpy(), same["canary"].to_numpy())
 
 
+@pytest.mark.long
 def test_a_shadow_as_fast_as_the_champion_is_not_judged_slower():
     """At the level of the test, without any allowance, however different the batches are among themselves."""
     p_values = [times_of(copied(seed, 30, 1.0))[1] for seed in range(200)]

@@ -36,14 +36,17 @@ def promoted(draw: Callable[[np.random.Generator], pd.DataFrame]) -> int:
     return count
 
 
+@pytest.mark.long
 def test_a_worse_challenger_is_refused_in_at_least_95_of_100_trials() -> None:
     assert promoted(lambda rng: drawn(rng, 1000, 0.88, 0.87)) <= 0.05 * TRIALS
 
 
+@pytest.mark.long
 def test_an_equal_challenger_is_not_promoted_in_at_least_95_of_100_trials() -> None:
     assert promoted(lambda rng: drawn(rng, 1000, 0.88, 0.88)) <= 0.05 * TRIALS
 
 
+@pytest.mark.long
 def test_a_challenger_better_by_3_points_is_promoted_in_at_least_80_of_100_trials() -> None:
     assert promoted(lambda rng: drawn(rng, 1000, 0.88, 0.91)) >= 0.80 * TRIALS
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,8 @@ def spec_file(spec: Spec, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The same, to act in. Its versions have no files: nothing could answer as one of them."""
+def told(lived: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A copy of it, to act in. Its versions have no files: nothing could answer as one of them."""
     monkeypatch.setattr(promotion, "_certify", lambda *_: None)
-    place = Place.from_settings(Settings(storage=str(tmp_path / "store")))
-    stories.registered(place, tmp_path / "files")
-    stories.tell(place, spec)
-    return place
+    shutil.copytree(lived.settings.storage, tmp_path / "store")
+    return Place.from_settings(Settings(storage=str(tmp_path / "store")))
