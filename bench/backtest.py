@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cluster import private
 from cluster.console import say
 from examples import sentiment_data
 from jobs import model, specfile, tasks
@@ -63,7 +63,7 @@ def domains() -> dict[str, pd.DataFrame]:
 def embedded(texts: list[str]) -> np.ndarray:
     """By the frozen base model, (n, hidden); computed once."""
     name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-    file = Path(tempfile.gettempdir()) / f"rehone-backtest-{name}.npy"
+    file = private.folder() / f"backtest-{name}.npy"
     if not file.exists():
         say(f"embedding {len(texts)} texts")
         net = model.base(TASK, BASE, LABELS, 0)

@@ -29,7 +29,8 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.registry import ModelVersion, Registry
+from cluster import fetched
+from cluster.registry import FILES, ModelVersion, Registry
 from cluster.storage import Storage
 from cluster.tracking import Run
 from jobs.card import card as card_
@@ -86,7 +87,7 @@ def publish(
             folder, spec, data, trained, curve=curve, storage=storage, run=run, parent=parent, forgetting=forgetting
         )
         card_.write(folder, facts.gather(folder, run, storage, registry.settings))
-        source = run.log_folder(folder, "model")
+        files, source = fetched.digest(folder), run.log_folder(folder, "model")
     cards = made.scorecards.items()
     run.log_metrics({f"test_{name}_{m}": v.value for name, card in cards for m, v in card.metrics.items()})
     tags = {
@@ -95,6 +96,7 @@ def publish(
         "task": spec.task,
         "base_model": spec.base_model,
         "method": spec.method.name,
+        FILES: files,
     }
     version = registry.register(spec.name, run.id, source, tags | ({"parent": str(parent.version)} if parent else {}))
     return Published(version, made, forgetting)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 import torch
 
+from cluster import fetched
 from cluster.errors import ClusterError
 from cluster.turn import turn
 from jobs.predictor import Predictor
@@ -184,11 +185,8 @@ def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> 
 
 
 def _place(kept: Path, folder: Path) -> Path:
-    digest = hashlib.sha256(" ".join(f"{name}=={version(name)}" for name in _LIBRARIES).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(str(path.relative_to(folder)).encode() + hashlib.file_digest(file, "sha256").digest())
-    return kept / digest.hexdigest()[:16]
+    made_by = [f"{name}=={version(name)}" for name in _LIBRARIES]
+    return kept / hashlib.sha256(" ".join([*made_by, fetched.digest(folder)]).encode()).hexdigest()[:16]
 
 
 def _make_room(kept: Path, place: Path) -> None:
