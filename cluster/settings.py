@@ -90,6 +90,10 @@ class Settings(BaseModel):
         base = Path(self.storage_root) if self.is_local else private.folder()
         return base / "spool"
 
+    def of_replica(self) -> Settings:
+        """What a replica uses and nothing else: Serve keeps what it starts replicas with, and `notify` is a secret."""
+        return Settings(storage=self.storage_root, tracking_uri=self.tracking_uri, spool=self.spool)
+
     def environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a job or a replica: without what only the watch needs."""
         values = self.model_dump(exclude=_OWN) | {"storage": self.storage_root}

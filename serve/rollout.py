@@ -132,7 +132,7 @@ def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
     }
     deployment: Any = Server
-    return deployment.options(**options).bind(spec, settings, load)
+    return deployment.options(**options).bind(spec, settings.of_replica(), load)
 
 
 def _replicas(serving: ServingSpec) -> dict[str, Any]:
