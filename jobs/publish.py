@@ -43,7 +43,7 @@ from jobs.evaluation.scorecard import Scorecard
 from jobs.forgetting.forgetting import Forgetting
 
 from . import curve as curve_
-from . import model, tasks
+from . import manifest, model, tasks
 from .predictor import Predictor
 from .provenance import provenance
 from .spec import Spec
@@ -121,7 +121,7 @@ def assemble(
             shutil.copytree(trained / part, folder / part)
     task = tasks.get(spec.task)
     task.processor(model.locate(spec.base_model)).save_pretrained(str(folder / "processor"))
-    _write(folder / "manifest.json", _manifest(spec, data, run, parent))
+    _write(folder / manifest.NAME, _manifest(spec, data, run, parent))
     # As the trainer has it, with the adapter beside the base: what serving merges must agree with this.
     predictor = Predictor.load(folder, merge=False)
     rows = evaluate.answers(predictor, data, storage, spec.evaluation)
@@ -136,12 +136,6 @@ def assemble(
     if forgetting is not None:
         _write(folder / "forgetting.json", forgetting.to_dict())
     return made
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a version's folder."""
-    tree: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return tree
 
 
 def _manifest(spec: Spec, data: DatasetVersion, run: Run, parent: ModelVersion | None) -> dict[str, Any]:

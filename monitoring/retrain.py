@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.console import say
-from jobs import pipeline
+from jobs import manifest, pipeline
 from jobs.data import dataset, preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.pipeline import Place
-from jobs.publish import Published, manifest
+from jobs.publish import Published
 from jobs.spec import Spec
 
 from .judges.gate import Verdict

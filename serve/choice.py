@@ -1,7 +1,8 @@
 """Which engine answers: the one that the spec names, or the fastest of those that answer as the trainer did.
 
-What is compiled and measured is kept in a folder of the node, `spool/engines`: the other replicas of the node find it
-there, and so does one that starts again. A folder in it is named after all files of the version and the libraries.
+What is compiled and measured is kept in a folder of the node, in that of its spools (`home`): the other replicas of the
+node find it there, and so does one that starts again. A folder in it is named after all files of the version and the
+libraries.
 
     model.onnx, int8.onnx      what was compiled
     whole/                     what vLLM reads
@@ -52,6 +53,11 @@ _ROWS = 500  # of these, at most
 _REPEATS = 5
 _KEPT = 3  # versions a node
 _LIBRARIES = ("torch", "transformers", "onnxruntime")
+
+
+def home(spool: Path) -> Path:
+    """The node's folder of compiled models, in that of its spools."""
+    return spool / "engines"
 
 
 def loader(kind: Kind, kept: Path) -> Callable[[Path], Answers]:

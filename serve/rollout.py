@@ -60,7 +60,7 @@ class Server:
         # A pool in each replica would hold more connections than a database grants, for a question now and then.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         storage, folder = Storage.from_settings(settings), settings.spool_root
-        kept, registry, serving = folder / "engines", Registry(settings), spec.serving
+        kept, registry, serving = choice.home(folder), Registry(settings), spec.serving
         loader = load or _loader(spec, kept)
 
         def admit(version: ModelVersion, files: Path) -> Engine:
