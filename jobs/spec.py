@@ -616,7 +616,9 @@ class MonitoringSpec(Part):
         description="How often the watch makes few files of the many of this model's prediction log; 0: never.",
     )
     keep_days: PositiveFloat | None = Field(
-        None, description="Answers of this model that are older are deleted then; labels and the journal never are."
+        None,
+        description="Answers of this model and reports of its windows that are older are deleted then; labels and the "
+        "journal never are.",
     )
 
     @property

@@ -1,7 +1,8 @@
 """What keeps the tables quick and the store from growing for ever.
 
-A server writes a file every `serving.flush_seconds`: tens of thousands a day. Answers and observations older than asked
-for are deleted; labels and the journal never are, for they are few and what was decided is to be explained.
+A server writes a file every `serving.flush_seconds`, tens of thousands a day, and each window leaves megabytes of
+reports. Answers, observations and reports older than asked for are deleted; labels and the journal never are, for they
+are few and what was decided is to be explained.
 
 The watch does it by itself for its model (`Upkeep`); `rehone tidy` does it for all, for who runs no watch.
 """
@@ -20,20 +21,41 @@ from jobs.spec import MonitoringSpec
 from serve.predictions import FEEDBACK, tables
 
 from . import journal
-from .journal import DONE, TIDIED, Journal
+from .drift import reports
+from .journal import DONE, TIDIED, WINDOW, Journal
 
 
 def tidy(
     storage: Storage, now: datetime, keep_days: float | None = None, model: str | None = None
 ) -> dict[str, Tidied]:
-    """Of every table by name, of one model or of all. Without `keep_days` nothing is deleted."""
+    """Of every table by name, and of the reports of windows; of one model or of all. Without `keep_days` nothing is
+    deleted.
+    """
     oldest = None if keep_days is None else f"{now - timedelta(days=keep_days):%Y-%m-%d}"
     within: Filters = [] if model is None else [("model", "=", model)]
     made = {}
     for name, table in tables(storage).items():
         expired = [] if oldest is None or name == FEEDBACK else [("day", "<", oldest)]
         made[name] = table.tidy(expired, within=within)
-    return made | {"journal": journal.table(storage).tidy(within=within)}
+    made["journal"] = journal.table(storage).tidy(within=within)
+    made["reports"] = _reports(storage, model, oldest)
+    return made
+
+
+def _reports(storage: Storage, model: str | None, oldest: str | None) -> Tidied:
+    """Those of windows that were judged before that day."""
+    models = [model] if model is not None else [name for name in storage.list("drift") if name != reports.UI]
+
+    def files() -> int:
+        return sum(len(storage.list(f"drift/{one}")) for one in models)
+
+    before, gone = files(), 0
+    if oldest is None:
+        return Tidied(before, before, 0, 0)
+    for one in models:
+        windows = Journal(storage).entries(one, WINDOW)
+        gone += reports.forget(storage, one, {each.key for each in windows if f"{each.at:%Y-%m-%d}" < oldest})
+    return Tidied(before, files(), 0, gone)
 
 
 def told(made: Mapping[str, Tidied]) -> str:
@@ -84,4 +106,4 @@ class Upkeep:
             files, left, rows = (
                 sum(getattr(t, part) for t in made.values()) for part in ("before", "after", "deleted")
             )
-            say(f"watch: tidied the prediction log: {files} files are {left} now, {rows} rows deleted")
+            say(f"watch: tidied the prediction log and its reports: {files} files are {left} now, {rows} rows deleted")

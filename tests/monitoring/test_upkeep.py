@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import rehone
 from jobs.spec import MonitoringSpec
 from monitoring import upkeep
+from monitoring.drift import reports
 from monitoring.journal import TIDIED, Entry, Journal
 from monitoring.windows import labelled, next_window
 from serve.predictions import prediction_log
@@ -87,7 +89,7 @@ def test_writers_go_on_while_it_tidies(storage):
 def test_the_verb_and_a_store_with_nothing_in_it(storage, monkeypatch):
     monkeypatch.setenv("REHONE_STORAGE", storage.root)
     empty = json.loads(CliRunner().invoke(rehone.app, ["tidy", "--json"]).stdout)
-    assert set(empty) == {"predictions", "feedback", "observations", "journal"}
+    assert set(empty) == {"predictions", "feedback", "observations", "journal", "reports"}
     assert {made["before"] for made in empty.values()} == {0}
     fill(storage, 3)
     assert "predictions" in CliRunner().invoke(rehone.app, ["tidy", "--keep-days", "100000"]).stdout
@@ -119,7 +121,7 @@ def test_the_watch_tidies_once_a_day_whoever_watches(storage, capfd):
         clock.now += timedelta(hours=1)
     (done,) = tidied(storage)
     assert (done.body["predictions"]["after"], done.body["predictions"]["deleted"]) == (2, 0)
-    assert capfd.readouterr().err.count("tidied the prediction log") == 1
+    assert capfd.readouterr().err.count("tidied the prediction log and its reports") == 1
     clock.now += timedelta(hours=21)
     there()
     here()
@@ -143,6 +145,28 @@ def test_it_deletes_what_the_spec_says_of_its_own_model_alone(storage):
         DeltaTable(prediction_log(storage).url).file_uris(file_pruning_predicate=[("model", "=", "another")])
     ) == len(another)
     assert tidied(storage)[0].body["predictions"]["deleted"] > 0
+
+
+@pytest.mark.parametrize("of_all", [True, False])
+def test_reports_of_old_windows_go_and_what_was_seen_stays(storage, of_all):
+    clock = Clock()
+    for model in (MODEL, "another"):
+        for key, age in (("1-1", 9), ("1-2", 1)):
+            clock.now = BEGAN - timedelta(days=age)
+            Journal(storage, clock).write(model, "window", "done", key, {"drifted": True})
+            for end in (".html", "-summary.html"):
+                storage.write_bytes(f"drift/{model}/{key}{end}", b"...")
+    storage.write_bytes(f"{reports.WORKSPACE}/metadata.json", b"{}")
+    if of_all:
+        made = upkeep.tidy(storage, BEGAN, keep_days=7)["reports"]
+        assert (made.before, made.after, made.removed) == (8, 4, 4)
+    else:
+        clock.now = BEGAN
+        kept(storage, clock, keep_days=7.0)()
+        assert len(storage.list("drift/another")) == 4
+    assert storage.list(f"drift/{MODEL}") == ["1-2-summary.html", "1-2.html"]
+    assert storage.list(reports.WORKSPACE) == ["metadata.json"]
+    assert len(Journal(storage).entries(MODEL, "window")) == 2
 
 
 def test_it_is_switched_off(storage):
