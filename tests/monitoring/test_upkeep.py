@@ -4,6 +4,7 @@ import json
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from deltalake.exceptions import CommitFailedError
 from typer.testing import CliRunner
 
 import rehone
+from cluster.settings import Settings
+from jobs.pipeline import Place
 from jobs.spec import MonitoringSpec
-from monitoring import upkeep
+from monitoring import controller, upkeep
 from monitoring.drift import reports
 from monitoring.journal import TIDIED, Entry, Journal
 from monitoring.windows import labelled, next_window
@@ -187,4 +190,16 @@ def test_what_fails_is_said_and_tried_again_the_next_day(storage, monkeypatch, c
     assert tidied(storage) == []
     clock.now += timedelta(hours=25)
     watching()
+    assert len(tidied(storage)) == 1
+
+
+def test_the_watch_of_a_spec_tidies(storage, spec):
+    fill(storage, 2)
+    watch = controller.bound(
+        spec.model_copy(update={"name": MODEL}),
+        Place.from_settings(Settings(storage=storage.root)),
+        SimpleNamespace(launch=None, status=None),
+    )
+    assert watch.tidy is not None
+    watch.tidy()
     assert len(tidied(storage)) == 1
