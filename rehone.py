@@ -1090,7 +1090,8 @@ def keys_revoke(key: Annotated[str, typer.Argument(help="Its id.")], *, json: Js
 def tidy(
     *,
     keep_days: Annotated[
-        float | None, typer.Option(min=0, help="Delete answers older than that; labels and the journal stay.")
+        float | None,
+        typer.Option(min=0, help="Delete answers and reports older than that; labels and the journal stay."),
     ] = None,
     json: Json = False,
 ) -> None:

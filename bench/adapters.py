@@ -16,7 +16,6 @@ import argparse
 import gc
 import json
 import multiprocessing
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from spread import spread
 
 from jobs import model, tasks
 from jobs.adapters import Base
@@ -161,12 +161,6 @@ def timed(ways: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
 
 def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(these, those, strict=True)]
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """The median and, in brackets, the lowest and highest."""
-    low, high = form.format(min(values)), form.format(max(values))
-    return f"{form.format(statistics.median(values))} [{low}, {high}]"
 
 
 if __name__ == "__main__":

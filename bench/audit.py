@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from spread import spread
 
 from cluster.console import say
 
@@ -67,19 +68,14 @@ def measured(rows: int, folder: Path, model: Path, chosen: argparse.Namespace) -
     line = [
         f"{rows:,}",
         *(f"{statistics.median(run['seconds'][stage] for run in runs):.1f}" for stage in STAGES),
-        spread([rows / sum(run["seconds"].values()) for run in runs], 0),
-        spread([run["peak"] for run in runs], 0),
-        spread([run["peak"] - run["start"] for run in runs], 0),
-        spread(ratios, 2) if ratios else "not run",
-        spread([peer["peak"] for peer in peers], 0) if peers else "not run",
+        spread([rows / sum(run["seconds"].values()) for run in runs], "{:.0f}"),
+        spread([run["peak"] for run in runs], "{:.0f}"),
+        spread([run["peak"] - run["start"] for run in runs], "{:.0f}"),
+        spread(ratios, "{:.2f}") if ratios else "not run",
+        spread([peer["peak"] for peer in peers], "{:.0f}") if peers else "not run",
     ]
     say("  ".join(line))  # a larger size takes minutes more, and may not end
     return line
-
-
-def spread(values: list[float], digits: int) -> str:
-    middle = f"{statistics.median(values):.{digits}f}"
-    return f"{middle} [{min(values):.{digits}f}, {max(values):.{digits}f}]" if len(values) > 1 else middle
 
 
 def alone(folder: Path, rows: str, ray_rows: int) -> dict[str, Any]:

@@ -13,14 +13,16 @@ the least and the most of the seeds. Goal: within 1 point at a third of the cost
 from __future__ import annotations
 
 import hashlib
+import statistics
 import sys
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from spread import spread
 
+from cluster import private
 from cluster.console import say
 from examples import sentiment_data
 from jobs import model, specfile, tasks
@@ -63,7 +65,7 @@ def domains() -> dict[str, pd.DataFrame]:
 def embedded(texts: list[str]) -> np.ndarray:
     """By the frozen base model, (n, hidden); computed once."""
     name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-    file = Path(tempfile.gettempdir()) / f"rehone-backtest-{name}.npy"
+    file = private.folder() / f"backtest-{name}.npy"
     if not file.exists():
         say(f"embedding {len(texts)} texts")
         net = model.base(TASK, BASE, LABELS, 0)
@@ -108,11 +110,6 @@ def rows(frame: pd.DataFrame) -> Rows:
     return Rows(table, np.stack(list(frame["embedding"])))
 
 
-def spread(values: list[float], form: str) -> str:
-    mean, low, high = (format(x, form) for x in (np.mean(values), min(values), max(values)))
-    return f"{mean} [{low}, {high}]"
-
-
 def main(seeds: int) -> None:
     known = pd.DataFrame(sentiment_data.read(sentiment_data.FOLDER / "train.csv"))
     pool = domains()
@@ -134,10 +131,10 @@ def compared(streams: list[Replay], name: str) -> str:
         lines.append(
             [
                 policy.name,
-                spread([outcome.accuracy for outcome in found], ".3f"),
-                spread([float(len(outcome.retrained)) for outcome in found], ".3g"),
-                spread(gaps, "+.2f"),
-                spread([outcome.share for outcome in found], ".0%"),
+                spread([outcome.accuracy for outcome in found], "{:.3f}", statistics.mean),
+                spread([float(len(outcome.retrained)) for outcome in found], "{:.3g}", statistics.mean),
+                spread(gaps, "{:+.2f}", statistics.mean),
+                spread([outcome.share for outcome in found], "{:.0%}", statistics.mean),
             ]
         )
     head = ["policy", "accuracy", "retrainings", "points", "share of cost"]

@@ -30,7 +30,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from adapters import spread
+from spread import spread
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
@@ -42,6 +42,7 @@ from jobs.tokens import Rows
 
 BATCH, SEED, BATCHES, TURNS = 32, 0, 2000, 3
 SHORTEST, LONGEST, VOCABULARY, LABELS = 8, 120, 30_000, 2
+LEAST = BATCH * (BATCHES + 1)  # rows; the first batch is counted apart
 WAYS = ("lists", "rehone", "datasets", "ray.data")
 
 Batch = Mapping[str, torch.Tensor]
@@ -54,6 +55,10 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    if chosen.rows < LEAST:
+        parser.error(
+            f"--rows {chosen.rows}: {LEAST} at least, for Ray Data goes through them once, in {BATCHES} batches"
+        )
     if chosen.way:
         print(json.dumps(WORKERS[chosen.way](chosen.folder)))
         return

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
+from spread import spread
 
 from cluster.console import say
 from cluster.session import prepare_environment
@@ -177,13 +178,9 @@ def table(found: Sequence[Mapping[str, Accuracy]]) -> str:
         first = f"{name.split(':')[0]}: tweets"
         numbers = [[one[name][0] for one in found], [one[name][1] for one in found]]
         numbers.append([one[first][0] - one[name][0] for one in found])
-        rows.append([name, *map(spread, numbers)])
+        rows.append([name, *(spread(values, "{:.3f}", statistics.mean) for values in numbers)])
     title = f"accuracy over {len(found)} seed(s), mean [lowest, highest]"
     return show.table(title, ["", "tweets", "movies", "tweets forgot"], rows)
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
 if __name__ == "__main__":

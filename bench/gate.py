@@ -11,6 +11,7 @@ where the challenger is no better. Peers: the bare comparison that the gate used
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
+from spread import spread
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportions_ztest
 
@@ -86,8 +88,8 @@ RULES: dict[str, Callable[[Right], bool]] = {
 
 
 def drawn(rng: np.random.Generator, champion: float, challenger: float, rows: int, correlation: float) -> Right:
-    spread = np.sqrt(champion * (1 - champion) * challenger * (1 - challenger))
-    both = champion * challenger + correlation * spread
+    noise = np.sqrt(champion * (1 - champion) * challenger * (1 - challenger))
+    both = champion * challenger + correlation * noise
     kinds = np.array([(True, True), (True, False), (False, True), (False, False)])
     return rng.choice(kinds, rows, p=[both, champion - both, challenger - both, 1 - champion - challenger + both])
 
@@ -134,11 +136,10 @@ def alike() -> list[list[str]]:
             other = LogisticRegression(C=strength, max_iter=2000).fit(points[mine], true[mine])
             second = other.predict(points[test]) == true[test]
             found.setdefault(name, []).append((np.corrcoef(first, second)[0, 1], float((first != second).mean())))
-    return [[name, *(_spread(column) for column in zip(*pairs, strict=True))] for name, pairs in found.items()]
-
-
-def _spread(values: tuple[float, ...]) -> str:
-    return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+    return [
+        [name, *(spread(column, "{:.3f}", statistics.mean) for column in zip(*pairs, strict=True))]
+        for name, pairs in found.items()
+    ]
 
 
 if __name__ == "__main__":

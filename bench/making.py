@@ -26,8 +26,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
-from adapters import spread
 from feeding import alone, memory
+from spread import spread
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from adapters import spread
+from spread import spread
 
 from cluster.registry import ModelVersion
 from cluster.storage import Storage

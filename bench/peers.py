@@ -29,10 +29,10 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+from spread import spread
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.training import spread
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from jobs import model, pipeline, specfile, tasks, train
@@ -267,14 +267,14 @@ def report(found: Mapping[str, Sequence[Ran]], made: Spec) -> str:
     lines = [
         [
             who,
-            spread([one.whole for one in runs], ".1f"),
-            "" if math.isnan(runs[0].training) else spread([one.training for one in runs], ".1f"),
-            spread([one.accuracy for one in runs], ".3f"),
+            spread([one.whole for one in runs], "{:.1f}"),
+            "" if math.isnan(runs[0].training) else spread([one.training for one in runs], "{:.1f}"),
+            spread([one.accuracy for one in runs], "{:.3f}"),
         ]
         for who, runs in found.items()
     ]
     first, second = found.values()
-    ratio = spread([b.whole / a.whole for a, b in zip(first, second, strict=True)], ".2f")
+    ratio = spread([b.whole / a.whole for a, b in zip(first, second, strict=True)], "{:.2f}")
     head = ["", "start to end, s", "training, s", "accuracy on the test rows"]
     title = f"{made.task}, {made.base_model.rpartition('/')[2]}, {made.training.epochs} epochs"
     return f"{table(title, head, lines)}\nthe peer took {ratio} times as long from start to end"

@@ -25,6 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spread import spread
+
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from jobs import batches, loop, model, specfile, tasks, tokens
@@ -320,9 +322,9 @@ def report(ran: Mapping[str, Sequence[Ran]], chosen: argparse.Namespace) -> str:
     lines = [
         [
             name,
-            spread([1e3 * r.step for r in made], ".1f"),
-            spread([r.rate for r in made], ".0f"),
-            spread([r.whole for r in made], ".1f"),
+            spread([1e3 * r.step for r in made], "{:.1f}"),
+            spread([r.rate for r in made], "{:.0f}"),
+            spread([r.whole for r in made], "{:.1f}"),
             f"{made[0].losses[-1]:.4f}" if len(made[0].losses) > 1 else "",
             "" if math.isnan(made[0].accuracy) else f"{made[0].accuracy:.3f}",
         ]
@@ -385,11 +387,7 @@ def ratio(ran: Mapping[str, Sequence[Ran]], ours: str, theirs: str, of: Callable
     """Turn by turn: both ran in the same minute."""
     if not {ours, theirs} <= ran.keys():
         return ""
-    return spread([of(a) / of(b) for a, b in zip(ran[ours], ran[theirs], strict=True)], ".3f")
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+    return spread([of(a) / of(b) for a, b in zip(ran[ours], ran[theirs], strict=True)], "{:.3f}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ a part of the traffic.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from . import fetched
 from .errors import NotFoundError
 from .settings import Settings
 from .tracking import client, tracking_uri
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PAGE = 1000
+_KEPT = 3  # versions of a model that stay fetched on a machine
+FILES = "files"
+"""The tag with the digest of a version's files (`fetched.digest`)."""
 CHAMPION, CHALLENGER, PREVIOUS, CANARY = "champion", "challenger", "previous", "canary"
 
 
@@ -146,26 +151,46 @@ class Registry:
             self._client.set_model_version_tag(model, str(version), key, value)
 
     def download(self, version: ModelVersion) -> Path:
-        """Local folder with the version's files (the very folder when the store is local)."""
+        """Local folder with the version's files: the very folder when the store is local, else fetched once a machine.
+
+        What was fetched stays while this process uses it, beside those that were asked for last (`fetched.py`). It is
+        what was registered to the last byte; of a version whose tags do not say that (`FILES`), whatever is there.
+        Raises ClusterError when it is not.
+        """
+        if _lies_here(version):
+            return self._got(version.source, None)
+        # A machine may know several registries, in each of which there is a version 1.
+        name = f"{version.version}-{hashlib.sha256(version.source.encode()).hexdigest()[:16]}"
+        group = hashlib.sha256(version.model.encode()).hexdigest()[:16]
+
+        def fetch(part: Path) -> None:
+            with tempfile.TemporaryDirectory(dir=part.parent, suffix=".part") as folder:
+                self._got(version.source, folder).replace(part)
+
+        def sound(folder: Path) -> bool:
+            wanted = version.tags.get(FILES)
+            return wanted is None or fetched.digest(folder) == wanted
+
+        return fetched.kept(f"versions/{group}", name, _KEPT, fetch, sound)
+
+    def read(self, version: ModelVersion, name: str) -> bytes:
+        """One file of a version, without fetching the rest. Raises NotFoundError."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                where = None if _lies_here(version) else folder
+                return self._got(f"{version.source}/{name}", where).read_bytes()
+            except (MlflowException, OSError) as error:
+                raise NotFoundError(f"{version.model} version {version.version} has no {name}") from error
+
+    def _got(self, uri: str, folder: str | None) -> Path:
+        """Fetched into a folder, or where it lies."""
         from mlflow.artifacts import download_artifacts
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in tracking.client
-            return Path(download_artifacts(version.source, tracking_uri=tracking_uri(self.settings)))
-
-    def read(self, version: ModelVersion, name: str) -> bytes:
-        """One file of a version, without fetching the rest. Raises NotFoundError."""
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        lies_here = urlsplit(version.source).scheme in {"", "file"}  # and needs no copy
-        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-            warnings.simplefilter("ignore")  # as in tracking.client
-            where = {"dst_path": None if lies_here else folder, "tracking_uri": tracking_uri(self.settings)}
-            try:
-                return Path(download_artifacts(f"{version.source}/{name}", **where)).read_bytes()
-            except (MlflowException, OSError) as error:
-                raise NotFoundError(f"{version.model} version {version.version} has no {name}") from error
+            return Path(download_artifacts(uri, dst_path=folder, tracking_uri=tracking_uri(self.settings)))
 
     def _registered(self) -> Iterator[Any]:
         token = None
@@ -180,6 +205,10 @@ class Registry:
         """None when there is no such model."""
         found = _asked(lambda: self._client.get_registered_model(model))
         return None if found is None else {alias: int(version) for alias, version in found.aliases.items()}
+
+
+def _lies_here(version: ModelVersion) -> bool:
+    return urlsplit(version.source).scheme in {"", "file"}
 
 
 def _asked(question: Callable[[], Any]) -> Any:

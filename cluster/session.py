@@ -154,14 +154,14 @@ def connect(
     would be started on a machine that has none.
     """
     prepare_environment()
-    if gpu and not os.environ.get("RAY_ADDRESS"):
+    joined = os.environ.get("RAY_ADDRESS")
+    if gpu and not joined:
         _require_gpu()
     import ray
 
     if ray.is_initialized():
         yield settings.address
         return
-    joined = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if joined:
         options["address"] = joined

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from . import private
 from .errors import UserError
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -81,11 +81,18 @@ class Settings(BaseModel):
 
     @property
     def spool_root(self) -> Path:
-        """Spools are local files even when the storage root is an object store."""
+        """Spools are local files even when the storage root is an object store: then in this user's own folder.
+
+        Raises UserError where that is somebody else's.
+        """
         if self.spool:
             return Path(self.spool).expanduser().resolve()
-        base = Path(self.storage_root) if self.is_local else Path(tempfile.gettempdir()) / "rehone"
+        base = Path(self.storage_root) if self.is_local else private.folder()
         return base / "spool"
+
+    def of_replica(self) -> Settings:
+        """What a replica uses and nothing else: Serve keeps what it starts replicas with, and `notify` is a secret."""
+        return Settings(storage=self.storage_root, tracking_uri=self.tracking_uri, spool=self.spool)
 
     def environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a job or a replica: without what only the watch needs."""

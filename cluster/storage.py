@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from . import fetched, private
 from .errors import NotFoundError
 from .settings import Settings
-from .turn import turn
+
+_KEPT = 8  # files of a place that stay fetched; a training maps a few of them at once
 
 
 class Storage:
@@ -88,14 +89,16 @@ class Storage:
     @contextmanager
     def made(self, path: str) -> Iterator[Path]:
         """A file of this machine to write to; it is there under `path`, whole, once the block has ended."""
-        target = self._here(path)
+        target = Path(self.url(path)) if self._is_local else private.folder() / "made" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
         try:
             yield part
-            if not self._is_local:
+            if self._is_local:
+                part.replace(target)
+            else:
                 self.fs.put_file(str(part), self._path(path))
-            part.replace(target)
+                self._fetched(path, part.replace)  # this machine has it
         finally:
             part.unlink(missing_ok=True)
 
@@ -104,30 +107,23 @@ class Storage:
 
         Raises NotFoundError.
         """
-        target = self._here(path)
-        if target.exists():
-            return target
-        if self._is_local:
+        if not self._is_local:
+            return self._fetched(path, lambda part: self.fs.get_file(self._path(path), str(part)))
+        target = Path(self.url(path))
+        if not target.exists():
             raise NotFoundError("does not exist", where=self.url(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with turn(target.parent):
-            if not target.exists():
-                self._fetch(path, target)
         return target
 
-    def _fetch(self, path: str, target: Path) -> None:
-        part = target.with_name(f"{target.name}.part")
+    def _fetched(self, path: str, fetch: Callable[[Path], object]) -> Path:
+        """Grouped by the first two folders of its path: what is kept is a project's."""
+        folders = path.split("/")[:-1]
+        group = hashlib.sha256("/".join([self.root, *folders[:2]]).encode()).hexdigest()[:16]
         try:
-            self.fs.get_file(self._path(path), str(part))
+            size = self.fs.size(self._path(path))
+            name = f"{hashlib.sha256(path.encode()).hexdigest()[:16]}-{path.rpartition('/')[2]}"
+            return fetched.kept(f"files/{group}", name, _KEPT, fetch, lambda part: part.stat().st_size == size)
         except FileNotFoundError:
             raise NotFoundError("does not exist", where=self.url(path)) from None
-        part.replace(target)
-
-    def _here(self, path: str) -> Path:
-        if self._is_local:
-            return Path(self.url(path))
-        root = hashlib.sha256(self.root.encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / "rehone" / "fetched" / root / path
 
     def read_bytes(self, path: str) -> bytes:
         """Raises NotFoundError."""

@@ -106,29 +106,33 @@ class Table:
         )
         return len(new)
 
-    def tidy(self, filters: Filters = (), unread: timedelta = _UNREAD) -> Tidied:
+    def tidy(self, filters: Filters = (), unread: timedelta = _UNREAD, within: Filters = ()) -> Tidied:
         """Make few large files of many small ones, after deleting the rows that meet every filter (none without one).
 
+        `within`: filters on the columns of `partition_by`; the files of other partitions are left as they are.
         Readers and writers go on: they have the version that they began with, whose files stay for `unread`. What was
         written once stays so: transactions are in the table's log, not in its files.
         """
         for _ in range(_ATTEMPTS):
             try:
-                return self._tidied(list(filters), unread)
+                return self._tidied(list(filters), unread, list(within))
             except CommitFailedError as error:  # a writer changed what was about to be changed
                 refused = error
         raise refused
 
-    def _tidied(self, filters: list[tuple[str, str, Any]], unread: timedelta) -> Tidied:
+    def _tidied(
+        self, filters: list[tuple[str, str, Any]], unread: timedelta, within: list[tuple[str, str, Any]]
+    ) -> Tidied:
         table = self._open()
         if table is None:
             return Tidied(0, 0, 0, 0)
-        before = len(table.file_uris())
-        deleted = int(table.delete(where(filters, "")).get("num_deleted_rows") or 0) if filters else 0
-        table.optimize.compact()
+        before = len(table.file_uris(file_pruning_predicate=within or None))
+        gone = where([*within, *filters], "")
+        deleted = int(table.delete(gone).get("num_deleted_rows") or 0) if filters else 0
+        table.optimize.compact(within or None)
         hours = int(unread / timedelta(hours=1))
         removed = table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
-        return Tidied(before, len(table.file_uris()), deleted, len(removed))
+        return Tidied(before, len(table.file_uris(file_pruning_predicate=within or None)), deleted, len(removed))
 
     def read(self, filters: Filters | None = None, columns: list[str] | None = None) -> pa.Table:
         """Rows that meet every filter, in no order; an empty table when nothing was ever written."""

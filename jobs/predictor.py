@@ -6,7 +6,6 @@ Evaluation and serving both answer through it, so what was measured is what is s
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 
 from jobs.explain.explanation import Explanation
 
-from . import batches, model, tasks
-from .spec import Spec
+from . import batches, manifest, model, tasks
 from .targets import passage, preference, text
 from .tasks import writing
 from .tasks.task import Bounds, Output, Piece, Sampling, Task
@@ -76,13 +74,13 @@ class Predictor:
         processor: Callable[[Task, Path, Bounds], Any] | None = None,
     ) -> Predictor:
         """What a version's folder describes, with the network that `load` gives for task, base model and labels."""
-        manifest = json.loads((folder / "manifest.json").read_text())
-        task = tasks.get(manifest["task"])
-        net = load(task, manifest["base_model"], manifest["labels"])
-        bounds = Spec.model_validate(manifest["spec"]).bounds  # with defaults for what an older spec did not have
+        described = manifest.read(folder)
+        task = tasks.get(described["task"])
+        net = load(task, described["base_model"], described["labels"])
+        bounds = manifest.spec(described).bounds
         place = folder / "processor"
         made = task.processor(place) if processor is None else processor(task, place, bounds)
-        return cls(net, task, made, manifest["labels"], bounds)
+        return cls(net, task, made, described["labels"], bounds)
 
     def __call__(self, inputs: Sequence[str]) -> list[Output]:
         """One Output an input, in order."""

@@ -29,7 +29,8 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.registry import ModelVersion, Registry
+from cluster import fetched
+from cluster.registry import FILES, ModelVersion, Registry
 from cluster.storage import Storage
 from cluster.tracking import Run
 from jobs.card import card as card_
@@ -42,7 +43,7 @@ from jobs.evaluation.scorecard import Scorecard
 from jobs.forgetting.forgetting import Forgetting
 
 from . import curve as curve_
-from . import model, tasks
+from . import manifest, model, tasks
 from .predictor import Predictor
 from .provenance import provenance
 from .spec import Spec
@@ -86,7 +87,7 @@ def publish(
             folder, spec, data, trained, curve=curve, storage=storage, run=run, parent=parent, forgetting=forgetting
         )
         card_.write(folder, facts.gather(folder, run, storage, registry.settings))
-        source = run.log_folder(folder, "model")
+        files, source = fetched.digest(folder), run.log_folder(folder, "model")
     cards = made.scorecards.items()
     run.log_metrics({f"test_{name}_{m}": v.value for name, card in cards for m, v in card.metrics.items()})
     tags = {
@@ -95,6 +96,7 @@ def publish(
         "task": spec.task,
         "base_model": spec.base_model,
         "method": spec.method.name,
+        FILES: files,
     }
     version = registry.register(spec.name, run.id, source, tags | ({"parent": str(parent.version)} if parent else {}))
     return Published(version, made, forgetting)
@@ -119,7 +121,7 @@ def assemble(
             shutil.copytree(trained / part, folder / part)
     task = tasks.get(spec.task)
     task.processor(model.locate(spec.base_model)).save_pretrained(str(folder / "processor"))
-    _write(folder / "manifest.json", _manifest(spec, data, run, parent))
+    _write(folder / manifest.NAME, _manifest(spec, data, run, parent))
     # As the trainer has it, with the adapter beside the base: what serving merges must agree with this.
     predictor = Predictor.load(folder, merge=False)
     rows = evaluate.answers(predictor, data, storage, spec.evaluation)
@@ -134,12 +136,6 @@ def assemble(
     if forgetting is not None:
         _write(folder / "forgetting.json", forgetting.to_dict())
     return made
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a version's folder."""
-    tree: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return tree
 
 
 def _manifest(spec: Spec, data: DatasetVersion, run: Run, parent: ModelVersion | None) -> dict[str, Any]:

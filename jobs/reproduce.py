@@ -25,7 +25,7 @@ from jobs.data.dataset import DatasetVersion
 from jobs.forgetting import attempts
 from jobs.forgetting.forgetting import Recipe
 
-from . import pipeline, publish, train
+from . import manifest, pipeline, publish, train
 from .pipeline import Place
 from .provenance import differences
 from .show import table
@@ -95,19 +95,19 @@ class Origin:
 def origin(place: Place, version: ModelVersion) -> Origin:
     """Raises NotFoundError when its dataset or parent is gone, DataError when the dataset is not what it was."""
     folder = place.registry.download(version)
-    manifest = publish.manifest(folder)
-    data = dataset.read(place.storage, manifest["dataset"]["name"], manifest["dataset"]["version"])
+    described = manifest.read(folder)
+    data = dataset.read(place.storage, described["dataset"]["name"], described["dataset"]["version"])
     if not data.intact(place.storage):
         raise DataError("is not what it was when the version was trained", where=place.storage.url(data.place))
-    spec = Spec.model_validate(manifest["spec"])
-    if manifest["parent"] is None:
-        return Origin(folder, spec, data, manifest)
-    parent = place.registry.get(version.model, manifest["parent"])
+    spec = manifest.spec(described)
+    if described["parent"] is None:
+        return Origin(folder, spec, data, described)
+    parent = place.registry.get(version.model, described["parent"])
     if not (folder / "forgetting.json").exists():
-        return Origin(folder, spec, data, manifest, parent)
+        return Origin(folder, spec, data, described, parent)
     forgotten = json.loads((folder / "forgetting.json").read_text())
     recipe = Recipe(**forgotten["attempts"][forgotten["published"]]["recipe"])
-    return Origin(folder, spec, data, manifest, parent, place.registry.download(parent), recipe)
+    return Origin(folder, spec, data, described, parent, place.registry.download(parent), recipe)
 
 
 def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: float = 0.0) -> Reproduction:
@@ -117,7 +117,7 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
     spec = found.spec
     workers = spec.scaling.fewest_workers
     require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
-    torch.set_num_threads(found.manifest["machine"]["threads"])
+    torch.set_num_threads(found.manifest["machine"].get("threads", torch.get_num_threads()))
     say(f"training {version.model} version {version.version} again, on dataset {found.data.version}")
     with pipeline.open_run(spec, found.data, place, "reproduce") as run, tempfile.TemporaryDirectory() as temporary:
         job = train.work(spec, found.data, place.storage, found.start, found.recipe)
@@ -142,7 +142,7 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
             figures=figures(_measured(found.folder), _measured(folder)),
             scores=_largest(_golden(found.folder), _golden(folder)),
             weights=_largest(_weights(found.folder), _weights(folder)),
-            causes=differences(found.manifest, publish.manifest(folder)),
+            causes=differences(found.manifest, manifest.read(folder)),
             tolerance=tolerance,
         )
         run.log_json(made.to_dict(), "reproduction.json")

@@ -611,6 +611,16 @@ class MonitoringSpec(Part):
         False, description="A version that the gate lets pass waits for a person (`rehone ui`, `rehone promote`)."
     )
     check_seconds: PositiveFloat = Field(5.0, description="How often the watch looks.")
+    tidy_hours: float = Field(
+        24.0,
+        ge=0,
+        description="How often the watch makes few files of the many of this model's prediction log; 0: never.",
+    )
+    keep_days: PositiveFloat | None = Field(
+        None,
+        description="Answers of this model and reports of its windows that are older are deleted then; labels and the "
+        "journal never are.",
+    )
 
     @property
     def level(self) -> float:

@@ -46,7 +46,7 @@ def parse(tree: Any, where: str = "spec") -> Spec:
     try:
         return Spec.model_validate(tree)
     except ValidationError as error:
-        raise SpecError("; ".join(_lines(error)), where=where, mend="`rehone schema` lists every key") from None
+        raise SpecError("; ".join(lines(error)), where=where, mend="`rehone schema` lists every key") from None
 
 
 def _texts(tree: Any, at: str = "") -> Iterator[tuple[str, str]]:
@@ -115,22 +115,23 @@ def is_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or Path(source).suffix in {".csv", ".tsv", ".jsonl", ".json", ".parquet"}
 
 
-def _lines(error: ValidationError) -> list[str]:
-    lines = []
+def lines(error: ValidationError) -> list[str]:
+    """What is wrong with a spec, a line a fault."""
+    made = []
     for fault in error.errors(include_url=False):
         at = tuple(part for part in fault["loc"])
         key = ".".join(str(part) for part in at)
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}{_nearest(at)}")
+            made.append(f"unknown key {key!r}{_nearest(at)}")
         elif fault["type"] == "missing":
-            lines.append(f"{key!r} is missing")
+            made.append(f"{key!r} is missing")
         elif not key:
-            lines.append(message)
+            made.append(message)
         else:
             got = "" if isinstance(fault["input"], (dict, BaseModel)) else f", got {fault['input']!r}"
-            lines.append(f"{key}: {message[0].lower()}{message[1:]}{got}"[:300])
-    return lines
+            made.append(f"{key}: {message[0].lower()}{message[1:]}{got}"[:300])
+    return made
 
 
 def _nearest(at: tuple[int | str, ...]) -> str:

@@ -25,6 +25,7 @@ from . import watch as watch_
 from .journal import Entry, Journal
 from .launcher import Launcher, StandingCluster
 from .policy import Decision
+from .upkeep import Upkeep
 from .watch import Watch
 from .windows import accuracies
 
@@ -64,14 +65,18 @@ def bound(spec: Spec, place: Place, launcher: Launcher) -> Watch:
         send=send,
         lease=_lease(spec, place),
         court=promotion.court(spec, place),
+        tidy=Upkeep(spec.name, spec.monitoring, place.storage, _holder()),
     )
 
 
 def _lease(spec: Spec, place: Place) -> Lease:
     """Of the watch of this process. Its terms outlast the judging of a window."""
-    holder = f"{socket.gethostname()}/{os.getpid()}"
     seconds = max(_TERM_SECONDS, 3 * spec.monitoring.check_seconds)
-    return Lease(place.storage, f"watch-{spec.name}", holder, seconds)
+    return Lease(place.storage, f"watch-{spec.name}", _holder(), seconds)
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def watch(

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cluster.registry import ModelVersion
+from jobs import manifest
 from jobs.card.facts import Told
 from jobs.pipeline import Place
-from jobs.publish import manifest
 from serve import certificate
 
 from .journal import BEGUN, DECISION, DONE, PROMOTION, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
@@ -17,7 +17,7 @@ from .journal import BEGUN, DECISION, DONE, PROMOTION, RETRAIN, ROLLBACK, TRIAL,
 def told(version: ModelVersion, place: Place) -> Told:
     """Of a registered version."""
     entries = Journal(place.storage).entries(version.model)
-    job = manifest(place.registry.download(version))["job"]
+    job = manifest.of(place.registry, version)["job"]
     verdicts = [e.body for e in entries if e.kind == VERDICT and e.key == str(version.version)]
     return Told(
         version=version,

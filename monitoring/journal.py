@@ -19,7 +19,7 @@ from cluster.tables import Table
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 WINDOW, DECISION, RETRAIN, EVALUATED, VERDICT = "window", "decision", "retrain", "evaluated", "verdict"
 PROMOTION, ROLLBACK, TRIAL, LOOK = "promotion", "rollback", "trial", "look"
-PAUSE, AWAITS, RETIREMENT = "pause", "awaits", "retirement"
+PAUSE, AWAITS, RETIREMENT, TIDIED = "pause", "awaits", "retirement", "tidied"
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("at", pa.timestamp("us", tz="UTC"))]

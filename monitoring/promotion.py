@@ -11,11 +11,10 @@ from cluster.console import say
 from cluster.errors import GateRefusedError
 from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
 from cluster.tracking import Tracker
-from jobs import tasks
+from jobs import manifest, tasks
 from jobs.evaluation import footprint
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
-from jobs.publish import manifest
 from jobs.spec import Spec
 from serve import examine
 
@@ -86,7 +85,7 @@ def finish(spec: Spec, place: Place, job: str) -> Verdict | None:
         if champion is not None and champion.version == entry.body["version"]:
             journal.write(spec.name, PROMOTION, DONE, entry.key, entry.body)
     left = [v for v in place.registry.versions(spec.name) if CHALLENGER in v.aliases or _VERDICT not in v.tags]
-    made = [version for version in left if manifest(place.registry.download(version))["job"] == job]
+    made = [version for version in left if manifest.of(place.registry, version)["job"] == job]
     return settle(spec, place, made[-1]) if made else None
 
 
@@ -103,7 +102,7 @@ def promote(model: str, version: int, place: Place, key: str | None = None) -> M
 
 def _certify(place: Place, version: ModelVersion) -> None:
     """By the engine of the version's own spec, where no replica has one."""
-    spec = Spec.model_validate(manifest(place.registry.download(version))["spec"])
+    spec = manifest.spec(manifest.of(place.registry, version))
     examine.certify(place, version, spec.serving.engine)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.console import say
-from jobs import pipeline
+from jobs import manifest, pipeline
 from jobs.data import dataset, preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.pipeline import Place
-from jobs.publish import Published, manifest
+from jobs.publish import Published
 from jobs.spec import Spec
 
 from .judges.gate import Verdict
@@ -45,7 +45,7 @@ def _as_champion(spec: Spec, folder: Path) -> Spec:
 
     Weights that are to go on from where they are need smaller steps than new ones.
     """
-    best = Spec.model_validate(manifest(folder)["spec"])
+    best = manifest.spec(manifest.read(folder))
     rate = best.training.learning_rate * (spec.retrain.rate if spec.retrain.start == "champion" else 1)
     training = best.training.model_copy(update={"epochs": spec.retrain.epochs, "learning_rate": rate})
     return spec.model_copy(update={"method": best.method, "training": training, "base_model": best.base_model})

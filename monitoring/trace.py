@@ -10,12 +10,11 @@ from typing import Any
 from cluster.errors import NotFoundError
 from cluster.registry import ModelVersion
 from cluster.storage import Storage
-from jobs import show
+from jobs import manifest, show
 from jobs.data import dataset
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import SPLITS
 from jobs.pipeline import Place
-from jobs.publish import manifest
 from serve.predictions import feedback_log, parse_id, prediction_log
 
 from . import history
@@ -91,7 +90,7 @@ def prediction(prediction_id: str, place: Place) -> Traced:
 
 def origin(version: ModelVersion, place: Place) -> Origin:
     """Of a registered version. Raises NotFoundError when its dataset version is gone."""
-    made, told = manifest(place.registry.download(version)), history.told(version, place)
+    made, told = manifest.of(place.registry, version), history.told(version, place)
     return Origin(
         version=version,
         base_model=made["base_model"],

@@ -7,6 +7,7 @@ exactly one job (the job API refuses a second one of the same id).
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ class Champions(Protocol):
 
     def download(self, version: ModelVersion) -> Path: ...
 
+    def read(self, version: ModelVersion, name: str) -> bytes: ...
+
 
 _MOST_ROWS = 2000
 """Labelled rows, the latest, on which a champion is compared with the version before it."""
@@ -68,7 +71,8 @@ class Watch:
     it (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED), None when the cluster knows no such job. `finish` settles what a
     job that ended so left undone. `settle` acts on the verdict of a version that waited. `roll_back` makes a version
     champion again; the same key again is the same act. `send` tells people. `lease` is what the one watch that leads
-    holds; None where nobody else can watch. `court` is where canaries are tried.
+    holds; None where nobody else can watch. `court` is where canaries are tried. `tidy` is called when nothing is left
+    to judge, and raises nothing.
     """
 
     spec: Spec
@@ -85,7 +89,7 @@ class Watch:
     send: Send | None = None
     lease: Lease | None = None
     court: Court | None = None
-    _folders: dict[int, Path] = field(default_factory=dict)
+    tidy: Callable[[], None] | None = None
     _answers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -96,18 +100,13 @@ class Watch:
     def journal(self) -> Journal:
         return Journal(self.storage, self.clock)
 
-    def folder(self, version: ModelVersion) -> Path:
-        """The version's files, downloaded once."""
-        if version.version not in self._folders:
-            self._folders[version.version] = self.registry.download(version)
-        return self._folders[version.version]
-
     def answers(self, version: ModelVersion, rows: pd.DataFrame) -> list[str]:
         """A version's labels for logged rows (prediction_id, input), each row answered once."""
         keys = [f"{version.version}/{row}" for row in rows["prediction_id"]]
         new = {key: given for key, given in zip(keys, rows["input"], strict=True) if key not in self._answers}
         if new:
-            self._answers.update(zip(new, self.answer(self.folder(version), list(new.values())), strict=True))
+            given = self.answer(self.registry.download(version), list(new.values()))
+            self._answers.update(zip(new, given, strict=True))
         return [self._answers[key] for key in keys]
 
 
@@ -139,6 +138,7 @@ def drain(watch: Watch) -> list[Decision]:
     try:
         made = list(iter(lambda: step(watch), None))
         _tell(watch)
+        _tidy(watch)
     finally:
         _leave(watch)
     return made
@@ -152,6 +152,8 @@ def run(watch: Watch, decided: Callable[[Decision], None], ended: threading.Even
             leads = _leads(watch, tell=led)
             led, decision = leads, _look(watch) if leads else None
             if decision is None:
+                if leads:
+                    _tidy(watch)
                 ended.wait(watch.spec.monitoring.check_seconds)
             else:
                 decided(decision)
@@ -182,6 +184,11 @@ def _leads(watch: Watch, *, tell: bool = True) -> bool:
 def _leave(watch: Watch) -> None:
     if watch.lease is not None:
         watch.lease.release()
+
+
+def _tidy(watch: Watch) -> None:
+    if watch.tidy is not None:
+        watch.tidy()
 
 
 def _tell(watch: Watch) -> None:
@@ -269,9 +276,8 @@ def _judge(watch: Watch, entries: Sequence[Entry], champion: ModelVersion) -> Dr
     if window is None:
         return None
     watch.journal.write(watch.model, journal.WINDOW, BEGUN, window.key, {"rows": len(window.rows)})
-    folder = watch.folder(champion)
-    reference = pd.read_parquet(folder / "reference.parquet")
-    vocabulary = json.loads((folder / "vocabulary.json").read_text())
+    reference = pd.read_parquet(io.BytesIO(watch.registry.read(champion, "reference.parquet")))
+    vocabulary = json.loads(watch.registry.read(champion, "vocabulary.json"))
     result = watch.detect(window, reference, vocabulary, watch.spec, watch.storage)
     watch.journal.write(watch.model, journal.WINDOW, DONE, window.key, result.to_dict())
     return result

@@ -1,7 +1,8 @@
 """Which engine answers: the one that the spec names, or the fastest of those that answer as the trainer did.
 
-What is compiled and measured is kept in a folder of the node, `spool/engines`: the other replicas of the node find it
-there, and so does one that starts again. A folder in it is named after all files of the version and the libraries.
+What is compiled and measured is kept in a folder of the node, in that of its spools (`home`): the other replicas of the
+node find it there, and so does one that starts again. A folder in it is named after all files of the version and the
+libraries.
 
     model.onnx, int8.onnx      what was compiled
     whole/                     what vLLM reads
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from cluster import fetched
 from cluster.errors import ClusterError
 from cluster.turn import turn
 from jobs.predictor import Predictor
@@ -52,6 +54,11 @@ _ROWS = 500  # of these, at most
 _REPEATS = 5
 _KEPT = 3  # versions a node
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino")
+
+
+def home(spool: Path) -> Path:
+    """The node's folder of compiled models, in that of its spools."""
+    return spool / "engines"
 
 
 def loader(kind: Kind, kept: Path) -> Callable[[Path], Answers]:
@@ -200,11 +207,8 @@ def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> 
 
 
 def _place(kept: Path, folder: Path) -> Path:
-    digest = hashlib.sha256(" ".join(f"{name}=={version(name)}" for name in _LIBRARIES).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(str(path.relative_to(folder)).encode() + hashlib.file_digest(file, "sha256").digest())
-    return kept / digest.hexdigest()[:16]
+    made_by = [f"{name}=={version(name)}" for name in _LIBRARIES]
+    return kept / hashlib.sha256(" ".join([*made_by, fetched.digest(folder)]).encode()).hexdigest()[:16]
 
 
 def _make_room(kept: Path, place: Path) -> None:

@@ -39,7 +39,7 @@ def certify(place: Place, version: ModelVersion, kind: choice.Kind) -> Certifica
     answered = _by_replica(place, version, url) if url else None
     if answered is None:
         url, answered = "", _here(place, version, kind)
-    made = _certificate(version, parity.golden(place.registry.download(version)), answered, url)
+    made = _certificate(version, parity.read(place.registry.read(version, parity.GOLDEN)), answered, url)
     if made.apart > made.allowed:
         raise _refused(
             version, f"answers {made.apart:.2g} away from its trainer by {made.engine} (allowed: {made.allowed:g})"
@@ -104,7 +104,7 @@ def _by_replica(place: Place, version: ModelVersion, url: str) -> dict[str, Any]
 
 
 def _here(place: Place, version: ModelVersion, kind: choice.Kind) -> dict[str, Any]:
-    kept = place.settings.spool_root / "engines"
+    kept = choice.home(place.settings.spool_root)
     loader = choice.loader(kind, kept)
     witness = Witness(place.registry, lambda v, folder: engine.load(v, folder, loader), kept, lambda _: True)
     try:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cluster.errors import RehoneError
 from cluster.registry import ModelVersion
+from jobs import manifest
 from jobs.data import intake
-from jobs.publish import manifest
 from jobs.spec import CanarySpec, ServingSpec, Spec
 
 from .batching import Batcher, Lane
@@ -103,7 +103,7 @@ def other(champion: ModelVersion, replica: Replica) -> Hosted:
 
 
 def _spec(folder: Path) -> Spec:
-    return Spec.model_validate(manifest(folder)["spec"])
+    return manifest.spec(manifest.read(folder))
 
 
 @contextmanager

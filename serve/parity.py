@@ -9,6 +9,8 @@ from pathlib import Path
 
 from jobs.tasks.task import Output
 
+GOLDEN = "golden.json"
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -21,7 +23,12 @@ class Golden:
 
 def golden(folder: Path) -> Golden:
     """Of a version's folder."""
-    tree = json.loads((folder / "golden.json").read_text())
+    return read((folder / GOLDEN).read_bytes())
+
+
+def read(data: bytes) -> Golden:
+    """Of a version's file `GOLDEN`."""
+    tree = json.loads(data)
     labels = tree.get("labels") or [""] * len(tree["scores"])  # of an older version: it has scores, which suffice
     return Golden(tree["inputs"], labels, tree["scores"])
 

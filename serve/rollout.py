@@ -60,7 +60,7 @@ class Server:
         # A pool in each replica would hold more connections than a database grants, for a question now and then.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         storage, folder = Storage.from_settings(settings), settings.spool_root
-        kept, registry, serving = folder / "engines", Registry(settings), spec.serving
+        kept, registry, serving = choice.home(folder), Registry(settings), spec.serving
         loader = load or _loader(spec, kept)
 
         def admit(version: ModelVersion, files: Path) -> Engine:
@@ -132,7 +132,7 @@ def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
     }
     deployment: Any = Server
-    return deployment.options(**options).bind(spec, settings, load)
+    return deployment.options(**options).bind(spec, settings.of_replica(), load)
 
 
 def _replicas(serving: ServingSpec) -> dict[str, Any]:

@@ -5,7 +5,6 @@ What was not measured is None: the card says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from cluster.registry import ModelVersion
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tracking import Run
-from jobs import energy
+from jobs import energy, manifest
 from jobs.data import dataset
 from jobs.data.dataset import DatasetVersion
 from jobs.energy import Energy
@@ -71,9 +70,9 @@ def gather(folder: Path, run: Run, storage: Storage, settings: Settings, card: C
 
     Raises NotFoundError when its dataset is gone.
     """
-    manifest = json.loads((folder / "manifest.json").read_text())
-    spec = Spec.model_validate(manifest["spec"])
-    data = dataset.read(storage, manifest["dataset"]["name"], manifest["dataset"]["version"])
+    described = manifest.read(folder)
+    spec = manifest.spec(described)
+    data = dataset.read(storage, described["dataset"]["name"], described["dataset"]["version"])
     forgotten = _read(folder / "forgetting.json", Forgetting)
     seconds = _trained(forgotten) if forgotten else run.last(SECONDS)
     ancestors = dataset.ancestors(storage, data)
@@ -82,7 +81,7 @@ def gather(folder: Path, run: Run, storage: Storage, settings: Settings, card: C
     return Facts(
         spec=spec,
         card=spec.card.model_copy(update=card.model_dump(exclude_none=True) if card else {}),
-        manifest=manifest,
+        manifest=described,
         data=data,
         ancestors=tuple(ancestors),
         scorecards=cards,

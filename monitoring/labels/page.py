@@ -1,13 +1,12 @@
 """The page to label a queue in a browser: one file beside the CSV, without a network, that saves that CSV filled in.
 
 `page.html` is the page; `html` puts a queue into it as JSON, which its script reads. What people chose stays in
-the browser's storage until the queue is another one.
+the browser's storage by model and prediction id: a queue that is written again finds what was chosen for its rows.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -33,7 +32,6 @@ def html(queue: str, labels: Sequence[str], name: str, model: str, version: int,
         "model": model,
         "version": version,
         "file": name,
-        "hash": hashlib.sha256(queue.encode()).hexdigest(),
         "images": images,
         "labels": list(labels),
         "columns": columns,

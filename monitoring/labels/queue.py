@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import DataError, NotFoundError, UserError
-from jobs import tasks
+from jobs import manifest, tasks
 from jobs.data.faults import first_ten, in_file
 from jobs.inputs import images
 from jobs.pipeline import Place
-from jobs.publish import manifest
 from jobs.spec import Spec
 from monitoring import journal
 from monitoring.journal import Journal
@@ -86,10 +85,11 @@ def queue(spec: Spec, place: Place, out: Path, rows: int, latest: int) -> Queued
             where=spec.name,
             mend="an answer moves there from its server's spool every serving.flush_seconds",
         )
-    folder, inputs = place.registry.download(champion), tasks.get(spec.task).inputs
-    reference = pd.read_parquet(folder / "reference.parquet", columns=["embedding"])
+    inputs, answers = tasks.get(spec.task).inputs, place.registry.read(champion, "reference.parquet")
+    reference = pd.read_parquet(io.BytesIO(answers), columns=["embedding"])
     chosen = chosen_rows(found, reference, [inputs.key(text) for text in found["input"]], rows, spec.training.seed)
-    text, known, pictures = _csv(chosen), manifest(folder)["labels"], inputs.NAME == images.NAME
+    text, known = _csv(chosen), manifest.of(place.registry, champion)["labels"]
+    pictures = inputs.NAME == images.NAME
     _write(out, text)
     _write(page, labelling.html(text, known, out.name, spec.name, champion.version, images=pictures))
     return Queued(str(out), str(page), champion.version, len(chosen), len(found))
@@ -115,7 +115,7 @@ def answer(spec: Spec, place: Place, file: Path) -> Taken:
     Raises DataError, which names the first ten faults by row and column, NotFoundError without a champion.
     """
     lines = _read(file)
-    labels = manifest(place.registry.download(place.registry.champion(spec.name)))["labels"]
+    labels = manifest.of(place.registry, place.registry.champion(spec.name))["labels"]
     logged = labels_of(place.storage, spec.name, {line["prediction_id"] for line in lines})
     known = {row["prediction_id"]: row for row in logged.to_dict("records")}
     faults = [f"row {at} {fault}" for at, fault in enumerate(_faults(lines, known, labels), 1) if fault]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster import probe
-from cluster.errors import NotFoundError
-from cluster.registry import Registry
+from cluster import fetched, private, probe
+from cluster.errors import ClusterError, NotFoundError
+from cluster.registry import FILES, Registry
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tables import Table
@@ -94,6 +94,37 @@ def test_runs_are_in_postgresql_and_their_files_in_the_object_store(
     Registry(place).promote("on-s3", version.version)
     folder = Registry(place).download(Registry(place).champion("on-s3"))
     assert (folder / "weights").read_bytes() == b"\x01\x02"
+
+
+def test_a_version_is_fetched_once_a_machine_and_is_what_was_registered(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    monkeypatch.setattr(fetched, "_HELD", 0)  # as other processes of the machine find it
+    place = Settings(storage=bucket, tracking_uri=f"sqlite:///{tmp_path}/runs.db")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"ours")
+    with Tracker(place, "fetched").run("train", {}, {"kind": "train"}) as run:
+        source = run.log_folder(tmp_path / "model", "model")
+    registry = Registry(place)
+    version = registry.register("fetched", run.id, source, {FILES: fetched.digest(tmp_path / "model")})
+    folder = registry.download(version)
+    assert folder.is_relative_to(private.folder())
+    assert registry.read(version, "weights") == b"ours"
+
+    with monkeypatch.context() as asked:
+        asked.setattr(Registry, "_got", None)  # nobody asks the store again
+        assert registry.download(version) == folder
+    (folder / "weights").write_bytes(b"not so")
+    assert (registry.download(version) / "weights").read_bytes() == b"ours"
+
+    (folder / "weights").unlink()
+    store = Storage(source)
+    store.write_bytes("weights", b"their")
+    with pytest.raises(ClusterError, match="what was fetched is not what was written"):
+        registry.download(version)
+    with pytest.raises(NotFoundError, match=r"fetched version 1 has no card\.md"):
+        registry.read(version, "card.md")
 
 
 def test_a_node_says_whether_it_reaches_the_store(bucket: str) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from cluster.errors import UserError
@@ -24,11 +22,6 @@ def test_a_local_root_is_absolute_so_that_every_process_means_the_same(tmp_path,
     monkeypatch.chdir(tmp_path)
     assert Settings(storage="here").storage_root == str(tmp_path / "here")
     assert Settings(storage="here").spool_root == tmp_path / "here" / "spool"
-
-
-def test_spools_are_local_files_even_for_an_object_store() -> None:
-    assert Settings(storage="s3://bucket").spool_root.is_absolute()
-    assert Settings(storage="s3://bucket", spool="/var/spool/rehone").spool_root == Path("/var/spool/rehone")
 
 
 def test_a_worker_gets_the_same_settings(tmp_path, monkeypatch) -> None:

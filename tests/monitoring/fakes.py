@@ -136,6 +136,9 @@ class Registry:
         self.downloads += 1
         return self.folder
 
+    def read(self, version: ModelVersion, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
 
 def publish(folder: Path, reference: pd.DataFrame) -> Registry:
     folder.mkdir(exist_ok=True)

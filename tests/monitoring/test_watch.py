@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.lease import Lease
 from cluster.storage import Storage
 from jobs.spec import Spec
 from monitoring import hold
@@ -135,7 +136,7 @@ def test_windows_are_judged_until_none_is_complete(world):
     assert [decision.action for decision in drain(made)] == ["keep", "retrain"]
     assert step(made) is None
     assert drain(world.watch()) == []
-    assert world.registry.downloads == 1
+    assert world.registry.downloads == 0  # a drift is seen without the weights
 
 
 def test_drift_in_a_row_starts_one_retraining(world):
@@ -404,3 +405,22 @@ def test_a_cluster_that_does_not_answer_is_asked_again(world, capsys):
     run(replace(world.watch(), submit=submit), lambda _: None, ended)
     assert world.jobs.created == [RETRAIN_ID]
     assert "no Ray job API answers; looking again" in capsys.readouterr().err
+
+
+def test_it_tidies_when_nothing_is_left_to_judge_and_it_leads(world):
+    said, ended = [], threading.Event()
+
+    def tidy() -> None:
+        said.append("tidied")
+        ended.set()
+
+    drain(replace(world.watch(), tidy=tidy))
+    assert said == ["tidied"]
+    ended.clear()
+    run(replace(world.watch(), tidy=tidy), lambda decision: said.append(decision.action), ended)
+    assert said == ["tidied", "tidied"]
+
+    ahead = Lease(world.storage, "watch", "another", 60)
+    assert ahead.acquire()
+    assert drain(replace(world.watch(), tidy=tidy, lease=replace(ahead, holder="this one"))) == []
+    assert said == ["tidied", "tidied"]

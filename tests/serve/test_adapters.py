@@ -14,9 +14,9 @@ import pytest
 from cluster.errors import NotFoundError
 from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
 from cluster.storage import Storage
+from jobs import manifest
 from jobs.adapters import Base
 from jobs.predictor import Predictor
-from jobs.publish import manifest
 from jobs.spec import AdaptersSpec, Spec
 from serve import app, callers, engine, hosted, kin
 from serve.adapters import Adapters
@@ -66,7 +66,7 @@ class Registry:
         self._there()
         if (model, version) not in self.folders:
             raise NotFoundError("no such version")
-        described = manifest(self.folders[model, version])
+        described = manifest.read(self.folders[model, version])
         spec = described["spec"]
         tags = {"task": spec["task"], "base_model": spec["base_model"], "method": spec["method"]["name"]}
         return ModelVersion(model, version, "run", "file:///x", tags, (CHAMPION,), 1e9)
@@ -427,7 +427,7 @@ async def test_a_registry_that_is_away_keeps_what_is_held_and_says_so_for_the_re
 )
 async def test_what_is_not_on_this_base_is_not_served_here_and_not_listed(serve, registry, made, values, why) -> None:
     server = serve()
-    spec = manifest(made(1))["spec"]
+    spec = manifest.read(made(1))["spec"]
     registry.add("foreign", 1, made(1))
     plain = registry.get
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
+from ray import cloudpickle
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
+from cluster.settings import Settings
 from cluster.storage import Storage
 from jobs import specfile
 from jobs.spec import Spec
-from serve import application, endpoint
+from serve import application, endpoint, rollout
 from tests.k8s.schemas import K8S
 
 CONFIGURATION = yaml.safe_load(
@@ -32,6 +34,17 @@ def test_the_service_imports_this_and_configures_its_deployment(tmp_path: Path, 
     assert deployment.name == CONFIGURATION["deployments"][0]["name"]
     assert deployment.init_args[0] == spec
     assert endpoint.find(Storage(str(tmp_path / "store")), spec.name).url == CONFIGURATION["args"]["url"]
+
+
+def test_a_replica_is_told_no_secret_of_the_watch(tmp_path: Path, spec: Spec, monkeypatch) -> None:
+    for name, value in {"STORAGE": "store", "NOTIFY": "json://host/planted", "SPOOL": "spool"}.items():
+        monkeypatch.setenv(f"REHONE_{name}", value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.chdir(tmp_path)
+    deployment = rollout.bound(spec, Settings.from_environment())._bound_deployment
+    told = deployment.init_args[1]
+    assert told == Settings(storage=str(tmp_path / "store"), tracking_uri="http://mlflow:5000", spool="spool")
+    assert b"planted" not in cloudpickle.dumps(deployment)
 
 
 def test_arguments_it_does_not_know_are_refused() -> None:

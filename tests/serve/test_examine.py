@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cluster.errors import ClusterError, GateRefusedError
-from cluster.registry import ModelVersion
+from cluster.registry import ModelVersion, Registry
 from cluster.session import free_port
 from cluster.settings import Settings
 from cluster.tracking import Tracker
@@ -81,10 +82,17 @@ def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examine, "_PAUSE_SECONDS", 0.01)
 
 
+class Without(Registry):
+    """Of a machine that is not to fetch a version's weights."""
+
+    def download(self, version: ModelVersion) -> Path:
+        raise AssertionError(f"all files of version {version.version} were asked for")
+
+
 def test_a_live_replica_answers_and_the_certificate_is_kept(place: Place, tmp_path: Path) -> None:
     version = register(place, tmp_path / "1", 0.75)
     with replica(place) as url:
-        made = examine.certify(place, version, "torch")
+        made = examine.certify(replace(place, registry=Without(place.settings)), version, "torch")
     assert (made.version, made.engine, made.inputs) == (version.version, "torch", 2)
     assert (made.apart, made.replica) == (0.0, url)
     tags = place.registry.get("m", version.version).tags

@@ -14,7 +14,7 @@ import pytest
 from cluster.session import free_port
 from cluster.storage import Storage
 from monitoring.drift.detect import detect
-from monitoring.drift.reports import WORKSPACE
+from monitoring.drift.reports import WORKSPACE, forget
 from tests.monitoring.fakes import WORDS, sample
 
 from .test_detect import SPEC, window
@@ -50,3 +50,9 @@ def test_its_ui_lists_every_window(tmp_path: Path) -> None:
             assert "<html" in httpx.get(url).text.lower()
         finally:
             ui.terminate()
+
+    snapshots = f"{WORKSPACE}/{project['id']}/snapshots"
+    assert (len(storage.list("drift/moods")), len(storage.list(snapshots))) == (4, 2)
+    assert forget(storage, "moods", ["1-1", "1-3"]) == 3
+    assert storage.list("drift/moods") == ["1-2-summary.html", "1-2.html"]
+    assert len(storage.list(snapshots)) == 1

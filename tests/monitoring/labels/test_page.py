@@ -1,4 +1,4 @@
-"""The page of a label queue: what is in it, and its script under node. How it looks needs a browser and eyes."""
+"""The page of a label queue: what is in it, and its script under node, what a browser keeps. How it looks needs eyes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
+from collections.abc import Iterator
 from datetime import timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +26,10 @@ from monitoring.windows import labelled
 from serve.predictions import Prediction, new_id, prediction_log
 from tests.monitoring.fakes import BEGAN, publish, sample
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MODEL = "tiny"
 KNOWN = ["negative", "positive"]
 NASTY = [
@@ -120,13 +128,6 @@ def test_nothing_comes_from_a_network(page):
     assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?(https?:)?//", page)
 
 
-def test_the_key_of_what_a_browser_keeps_is_the_queue(page, spec, loop, out):
-    labels.queue(spec, loop, out, len(NASTY), 100)
-    assert labelling.path(out).read_text("utf-8") == page
-    labels.queue(spec, loop, out, 3, 100)
-    assert data_of(labelling.path(out).read_text("utf-8"))["hash"] != data_of(page)["hash"]
-
-
 def test_who_labels_is_not_led(page):
     assert all(row[4].startswith("negative and positive are 0.") for row in data_of(page)["rows"])
     assert '<details id="model">' in page
@@ -175,3 +176,58 @@ def test_what_was_kept_for_other_rows_or_labels_is_let_go(page):
     for said, left in [({"a": "x", "b": "gone", "c": "x"}, {"a": "x"}), (None, {})]:
         text = "null" if said is None else json.dumps(json.dumps(said))
         assert under_node(page, f"kept({text}, {rows}, ['x', 'y'])") == left
+
+
+@needs_node
+def test_one_more_answer_leaves_those_of_other_queues_and_the_last_of_very_many(page):
+    drafted = "drafted({}, {}, {})"
+    assert under_node(page, drafted.format("null", "'a'", "'x'")) == '{"a":"x"}'
+    assert under_node(page, drafted.format("""'{"a":"x","b":"y"}'""", "'a'", "'y'")) == '{"b":"y","a":"y"}'
+    assert under_node(page, drafted.format("""'{"a":"x","b":"y"}'""", "'a'", "undefined")) == '{"b":"y"}'
+    many = json.dumps(json.dumps({f"id-{n}": "x" for n in range(20_000)}))
+    left = json.loads(under_node(page, drafted.format(many, "'one more'", "'x'")))
+    assert (len(left), "id-0" in left, "id-1" in left, "one more" in left) == (20_000, False, True, True)
+
+
+@pytest.fixture
+def browser() -> Iterator[Page]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it is made of
+        from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running.new_page()
+        running.close()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian's package chromium): no page was looked at")
+def test_a_queue_that_is_written_again_finds_its_draft(page, spec, loop, out, browser):
+    """Other rows of it, in another order, and one that was taken back."""
+    url, ids = labelling.path(out).as_uri(), [row[0] for row in data_of(page)["rows"]]
+    browser.goto(url)
+    for key in ("1", "2", "1"):
+        browser.keyboard.press(key)
+    browser.keyboard.press("ArrowLeft")
+    browser.keyboard.press("1")  # the third, taken back
+    assert browser.inner_text("#count") == f"2 of {len(NASTY)}"
+
+    with out.open(newline="", encoding="utf-8") as lines:
+        columns, *rows = csv.reader(lines)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *reversed(rows[1:])])
+    again = labelling.html(text.getvalue(), KNOWN, out.name, MODEL, 1, images=False)
+    labelling.path(out).write_text(again, "utf-8")
+    browser.goto(url)
+    assert browser.inner_text("#count") == f"1 of {len(NASTY) - 1}"
+    browser.keyboard.press("2")
+
+    labelling.path(out).write_text(page, "utf-8")  # the first is not forgotten meanwhile
+    browser.goto(url)
+    assert browser.inner_text("#count") == f"3 of {len(NASTY)}"
+    with browser.expect_download() as saved:
+        browser.click("#save")
+    with Path(saved.value.path()).open(newline="", encoding="utf-8") as lines:
+        given = {row["prediction_id"]: row["label"] for row in csv.DictReader(lines) if row["label"]}
+    assert given == {ids[0]: KNOWN[0], ids[1]: KNOWN[1], ids[-1]: KNOWN[1]}
