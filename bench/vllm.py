@@ -4,12 +4,14 @@
 
 A Llama of 27 million weights that has learned nothing, fp32, 48 tokens a text. Clients are threads that ask for a text,
 read it to its end and ask again; PyTorch writes a token of each in turn, vLLM one of all of them in a pass. `batch` is
-what /predict sends: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a process more. A ratio
+what one request to /predict may send: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a process more. A ratio
 is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import csv
 import json
 import statistics
@@ -29,12 +31,14 @@ from jobs.predictor import Predictor
 from jobs.show import table
 from jobs.tasks.task import Bounds, Sampling
 from serve import writer
+from serve.batching import Batcher
 from serve.engine import Engine
 from tests.jobs.tasks import projects
 
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
 BOUNDS, ROUNDS, BATCH = Bounds(48, 48), 5, 16
 TEXTS = {1: 3, 4: 8, 16: 32}  # a round, by clients
+ASKED, ENDS = 3, 4.0  # texts of a client in a round; how much likelier than others the token is that ends one
 
 
 def main() -> None:
@@ -64,17 +68,67 @@ def main() -> None:
         kept[name] = {engine: statistics.median(found) for engine, found in speeds.items()}
     head = ["", "texts/s torch", "texts/s vllm", "tokens/s torch", "tokens/s vllm", "ratio"]
     print(table(f"{ROUNDS} rounds, one thread an engine; vLLM was up after {started:.0f} s", head, rows))
-    print(json.dumps(kept))
+    del engines, fast  # its memory
+    print(json.dumps(kept | predicted(inputs)))
 
 
-def untrained(base: Path) -> Predictor:
-    """Wide weights, so that no two tokens tie; it never ends a text by itself but by chance."""
+def predicted(inputs: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Texts a second of clients of /predict, batched here or by vLLM."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = untrained(Path(folder) / "base", ENDS)
+        fast = writer.open_(plain, writer.whole(plain, Path(folder) / "whole"))
+    version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
+    ways = {"batches": Engine(version, gathered(fast)), "as they come": Engine(version, fast)}
+    lengths = [len(plain.tokenizer(one.label)["input_ids"]) for one in fast(inputs)]
+    rows, kept = [], {}
+    for clients in TEXTS:
+        speeds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for way, engine in ways.items():
+                speeds[way].append(clients * ASKED / asyncio.run(asked(engine, inputs, clients)))
+        ratios = [new / old for old, new in zip(speeds["batches"], speeds["as they come"], strict=True)]
+        rows.append([f"{clients} clients", *map(shown, speeds.values()), shown(ratios)])
+        kept[f"predict, {clients}"] = {way: statistics.median(found) for way, found in speeds.items()}
+    title = (
+        f"/predict by vLLM, texts/s; texts of {min(lengths)} to {max(lengths)} tokens, {sum(lengths)} of {len(lengths)}"
+    )
+    print(table(title, ["", *ways, "ratio"], rows))
+    return kept
+
+
+def gathered(fast: writer.Writer) -> writer.Writer:
+    """The same, as one that takes a batch at a time."""
+    made = copy.copy(fast)
+    made.at_once = False
+    return made
+
+
+async def asked(engine: Engine, inputs: Sequence[str], clients: int) -> float:
+    """Seconds in which each client has had its texts, one after another."""
+    batcher = Batcher("bench", BATCH * 2)
+    answer = batcher.lane(lambda: engine)
+
+    async def client(at: int) -> None:
+        for turn in range(ASKED):
+            await answer([inputs[(at + 5 * turn) % len(inputs)]])
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(client, range(clients)))
+    seconds = time.perf_counter() - began
+    await asyncio.to_thread(batcher.stop)
+    return seconds
+
+
+def untrained(base: Path, ends: float = 0.0) -> Predictor:
+    """Wide weights, so that no two tokens tie. `ends` is how wide those of the token are that ends a text: with 0 it is
+    never the likeliest, and all texts are as long.
+    """
     base.mkdir()
     projects.llama(base, initializer_range=0.1, **SIZES)
     task = tasks.get("text-generation")
     net = model.base(task, str(base), (), 0)
     with torch.no_grad():
-        net.lm_head.weight[net.config.eos_token_id] = 0  # never the likeliest: all texts are as long
+        net.lm_head.weight[net.config.eos_token_id] *= ends
     return Predictor(net, task, task.processor(base), (), BOUNDS)
 
 

@@ -6,6 +6,7 @@ stays in memory beside it for the embeddings of inputs, which vLLM does not give
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,26 +32,31 @@ class Writer:
 
     def __init__(self, plain: Predictor, child: Child) -> None:
         self.labels, self._plain, self._child = plain.labels, plain, child
-        self._asking = ThreadPoolExecutor(thread_name_prefix="vllm")
+        self._reading = ThreadPoolExecutor(1, "vllm-embeddings")  # its network has one caller at a time
+        self._prompting = threading.Lock()  # a tokenizer is not for several threads
 
     def __call__(self, inputs: Sequence[str]) -> list[Output]:
-        """One Output an input, in order, by one request."""
-        prompts, bounds = self._plain.prompts(inputs), self._plain.bounds
+        """One Output an input, in order, by one request; as many requests at once as there are."""
+        prompts, bounds = self._prompts(inputs), self._plain.bounds
         asked = self._asked(prompts, Sampling(bounds.answer)) | _habits(self._plain.net)
-        answer = self._asking.submit(self._child.complete, asked)
-        embeddings = self._plain.embedded(prompts)  # meanwhile
+        embeddings = self._reading.submit(self._plain.embedded, prompts)  # meanwhile
+        choices = self._child.complete(asked)
         return [
             writing.whole(self._plain.tokenizer, *_parts(choice), embedding)
-            for choice, embedding in zip(answer.result(), embeddings, strict=True)
+            for choice, embedding in zip(choices, embeddings.result(), strict=True)
         ]
 
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The answer piece by piece; as many at once as are asked for."""
         bound = self._plain.bound(sampling)
-        (prompt,) = self._plain.prompts([given])
+        (prompt,) = self._prompts([given])
         tokens = self._tokens(self._asked([prompt], bound))
         return writing.told(
-            tokens, self._plain.tokenizer, len(prompt), bound, lambda: self._plain.embedded([prompt])[0]
+            tokens,
+            self._plain.tokenizer,
+            len(prompt),
+            bound,
+            lambda: self._reading.submit(self._plain.embedded, [prompt]).result()[0],
         )
 
     def fault(self, target: str) -> str:
@@ -62,6 +68,10 @@ class Writer:
     def ready(self) -> None:
         """Raises ClusterError when vLLM has ended."""
         self._child.ready()
+
+    def _prompts(self, inputs: Sequence[str]) -> list[list[int]]:
+        with self._prompting:
+            return self._plain.prompts(inputs)
 
     def _asked(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> dict[str, Any]:
         """A text ends with our tokenizer's own last token alone; for what else stops it is looked as it is read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import shutil
@@ -18,8 +19,9 @@ from jobs.predictor import Predictor
 from jobs.spec import MethodSpec
 from jobs.tasks.task import Piece, Sampling
 from serve import child, choice, engine, writer
+from serve.batching import Batcher
 from serve.certificate import Measured
-from serve.engine import Engine
+from serve.engine import Answered, Engine
 from serve.writer import Writer
 from tests.jobs.tasks import projects
 
@@ -103,6 +105,24 @@ def test_texts_and_batches_are_written_at_once(echo: Writer) -> None:
     next(begun)
     assert len(served.answer(INPUTS).outputs) == len(INPUTS), "while a text is being written"
     assert list(begun)[-1].ended
+
+
+def test_requests_of_many_clients_are_in_vllm_at_once(echo: Writer, tmp_path: Path) -> None:
+    (tmp_path / "whole" / "fake.txt").write_text("meets")
+    served = Engine(fakes.version(1), echo)
+
+    async def asked() -> list[Answered]:
+        batcher = Batcher("test", 1)
+        answer = batcher.lane(lambda: served)
+        made = await asyncio.gather(*(answer([INPUTS[at % 4]]) for at in range(20)))
+        await asyncio.to_thread(batcher.stop)
+        return list(made)
+
+    made = asyncio.run(asked())
+    (tmp_path / "whole" / "fake.txt").write_text("up")
+    alone = echo(INPUTS)
+    assert all(writing.same(one.outputs[0], alone[at % 4]) for at, one in enumerate(made))
+    assert max(one.batch_rows for one in made) > 6
 
 
 def test_a_dead_one_fails_what_it_was_asked_and_its_replica(echo: Writer) -> None:
