@@ -4,8 +4,11 @@
 
 A Llama of 27 million weights that has learned nothing, fp32, 48 tokens a text. Clients are threads that ask for a text,
 read it to its end and ask again; PyTorch writes a token of each in turn, vLLM one of all of them in a pass. `batch` is
-what one request to /predict may send: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a process more. A ratio
-is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
+what one request to /predict may send: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a
+process more. A ratio is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
+
+Then clients of /predict, one input each, as the server has them go to vLLM: gathered into batches that wait for their
+longest text, or each as it comes. These texts end by themselves, after 1 to 48 tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from tests.jobs.tasks import projects
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
 BOUNDS, ROUNDS, BATCH = Bounds(48, 48), 5, 16
 TEXTS = {1: 3, 4: 8, 16: 32}  # a round, by clients
-ASKED, ENDS = 3, 4.0  # texts of a client in a round; how much likelier than others the token is that ends one
+ASKED, ENDS = 3, 2.0  # texts of a client in a round; how much likelier than others the token is that ends one
 
 
 def main() -> None:

@@ -60,6 +60,9 @@ class Answers(Protocol):
 
     def explain(self, given: str, label: str | None, steps: int, /) -> Explanation: ...
 
+    def lengths(self, inputs: Sequence[str], /) -> list[int]:
+        """Tokens that it reads of each; 0 of what is no text. Safe beside a call."""
+
 
 class Crowd:
     """Rows that something is at work on, of all who ask it at once."""
@@ -125,14 +128,14 @@ class Answered:
     """All outputs of one request, from one engine, which took `seconds` for the whole batch they were in.
 
     Of the processor where the thread that asks does the work, else of the clock.
-    `stand_in` says that the canary was to answer and could not.
+    `stand_in` says that the canary was to answer and could not. A text that was written by itself has no time.
     """
 
     engine: Engine
     outputs: list[Output]
     batch: str = ""
     batch_rows: int = 0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
     stand_in: bool = False
 
 

@@ -65,6 +65,9 @@ class Writer:
     def explain(self, given: str, label: str | None, steps: int) -> Explanation:
         return self._plain.explain(given, label, steps)
 
+    def lengths(self, inputs: Sequence[str]) -> list[int]:
+        return [len(prompt) for prompt in self._prompts(inputs)]
+
     def ready(self) -> None:
         """Raises ClusterError when vLLM has ended."""
         self._child.ready()
