@@ -32,10 +32,12 @@ from examples import addresses_data
 from jobs import model, tasks
 from jobs.predictor import Predictor
 from jobs.show import table
+from jobs.spec import VllmSpec
 from jobs.tasks.task import Bounds, Sampling
 from serve import writer
 from serve.batching import Batcher
 from serve.engine import Engine
+from serve.parity import Golden
 from tests.jobs.tasks import projects
 
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
@@ -52,8 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plain = untrained(Path(folder) / "base")
         began = time.monotonic()
-        fast = writer.open_(plain, writer.whole(plain, Path(folder) / "whole"))
-        started = time.monotonic() - began
+        fast = started(plain, Path(folder) / "whole")
+        took = time.monotonic() - began
     version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
     engines = {"torch": Engine(version, plain), "vllm": Engine(version, fast)}
     wanted, made = ([output.label for output in engine.answer(inputs).outputs] for engine in engines.values())
@@ -70,16 +72,21 @@ def main() -> None:
         rows.append([name, *map(shown, speeds.values()), *(f"{speed:.0f}" for speed in tokens), shown(ratios)])
         kept[name] = {engine: statistics.median(found) for engine, found in speeds.items()}
     head = ["", "texts/s torch", "texts/s vllm", "tokens/s torch", "tokens/s vllm", "ratio"]
-    print(table(f"{ROUNDS} rounds, one thread an engine; vLLM was up after {started:.0f} s", head, rows))
+    print(table(f"{ROUNDS} rounds, one thread an engine; vLLM was up after {took:.0f} s", head, rows))
     del engines, fast  # its memory
     print(json.dumps(kept | predicted(inputs)))
+
+
+def started(plain: Predictor, folder: Path) -> writer.Writer:
+    """In fp32, which no golden answers are looked at for."""
+    return writer.open_(plain, writer.whole(plain, folder), VllmSpec(), Golden([], [], []))
 
 
 def predicted(inputs: Sequence[str]) -> dict[str, dict[str, float]]:
     """Texts a second of clients of /predict, batched here or by vLLM."""
     with tempfile.TemporaryDirectory() as folder:
         plain = untrained(Path(folder) / "base", ENDS)
-        fast = writer.open_(plain, writer.whole(plain, Path(folder) / "whole"))
+        fast = started(plain, Path(folder) / "whole")
     version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
     ways = {"batches": Engine(version, gathered(fast)), "as they come": Engine(version, fast)}
     lengths = [len(plain.tokenizer(one.label)["input_ids"]) for one in fast(inputs)]

@@ -17,21 +17,26 @@ import torch
 from cluster.errors import ClusterError
 from jobs.explain.explanation import Explanation
 from jobs.predictor import Predictor
+from jobs.spec import VllmSpec
 from jobs.tasks import writing
 from jobs.tasks.task import Output, Piece, Sampling
 
 from .child import NAME, Child
+from .parity import Golden
 
+_APART = 0.1
+"""Of the logarithm of a token's chance, on average over the golden answers: what half precision may be off."""
+_SIZES = {"float32": 4}  # bytes of a number; two of the others
 _TEXTS = 64  # of the longest kind, for which a CPU has room at once; more wait
 
 
 class Writer:
     """Answers as its predictor does, by vLLM on a folder that `whole` made of it."""
 
-    engine, base, at_once = "vllm", None, True
+    base, at_once = None, True
 
-    def __init__(self, plain: Predictor, child: Child) -> None:
-        self.labels, self._plain, self._child = plain.labels, plain, child
+    def __init__(self, plain: Predictor, child: Child, engine: str) -> None:
+        self.labels, self.engine, self._plain, self._child = plain.labels, engine, plain, child
         self._reading = ThreadPoolExecutor(1, "vllm-embeddings")  # its network has one caller at a time
         self._prompting = threading.Lock()  # a tokenizer is not for several threads
 
@@ -116,16 +121,47 @@ def whole(plain: Predictor, folder: Path) -> Path:
     return folder
 
 
-def open_(plain: Predictor, folder: Path) -> Writer:
-    """vLLM on what `whole` made. Raises ClusterError."""
-    longest = plain.bounds.input + plain.bounds.answer
-    room = _TEXTS * longest * token_bytes(plain.net.config)
+def open_(plain: Predictor, folder: Path, how: VllmSpec, golden: Golden) -> Writer:
+    """vLLM on what `whole` made. Raises ClusterError, also where half precision makes `golden` answers less likely."""
+    longest, size = plain.bounds.input + plain.bounds.answer, _SIZES.get(how.dtype, 2)
+    room = _TEXTS * longest * token_bytes(plain.net.config, size)
     gpu = torch.cuda.is_available()
-    return Writer(plain, Child(folder, longest, threads=torch.get_num_threads(), room=room, gpu=gpu))
+    child = Child(folder, longest, how, threads=torch.get_num_threads(), room=room, gpu=gpu)
+    if how.dtype != "float32":
+        _require_as_likely(plain, child, golden)
+    return Writer(plain, child, how.engine)
 
 
-def token_bytes(config: Any) -> int:
-    """What is kept of a token while a text is written: a key and a value a layer and head, in fp32."""
+def _require_as_likely(plain: Predictor, child: Child, golden: Golden) -> None:
+    """Where two tokens are nearly as likely, half precision may take the other, and the text goes on from there: what
+    can be compared is not what each would write, but how likely both find what the trainer wrote.
+    """
+    prompts = plain.prompts(golden.inputs)
+    answers = writing.endings(plain.tokenizer, golden.labels, plain.bounds.answer)
+    # Without the last token of an answer, where vLLM writes one.
+    rows = [[*prompt, *answers[at][:-1].tolist()] for at, prompt in enumerate(prompts)]
+    asked = {"model": NAME, "prompt": rows, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+    asked |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
+    apart = [
+        abs(ours - theirs)
+        for prompt, row, choice in zip(prompts, rows, child.complete(asked), strict=True)
+        for ours, theirs in zip(
+            writing.chances(plain.net, row)[len(prompt) - 1 :],
+            (choice["prompt_logprobs"][at][str(row[at])]["logprob"] for at in range(len(prompt), len(row))),
+            strict=True,
+        )
+    ]
+    mean = sum(apart) / max(1, len(apart))
+    if not mean <= _APART:  # nor what is no number
+        raise ClusterError(
+            f"finds a token of the golden answers {mean:.2g} (of its logarithm) more or less likely than the trainer, "
+            f"{_APART:g} allowed",
+            mend="serving.vllm.dtype: float32",
+        )
+
+
+def token_bytes(config: Any, size: int) -> int:
+    """What is kept of a token while a text is written: a key and a value a layer and head, of `size` bytes a number."""
     heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * 4 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size)
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * size * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width)
