@@ -8,7 +8,7 @@ what one request to /predict may send: 16 inputs at once. Each engine computes o
 process more. A ratio is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
 
 Then clients of /predict, one input each, as the server has them go to vLLM: gathered into batches that wait for their
-longest text, or each as it comes. These texts end by themselves, after 1 to 48 tokens.
+longest text, or each as it comes. These texts end by themselves, after a few tokens or up to 128.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.jobs.tasks import projects
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
 BOUNDS, ROUNDS, BATCH = Bounds(48, 48), 5, 16
 TEXTS = {1: 3, 4: 8, 16: 32}  # a round, by clients
-ASKED, ENDS = 3, 2.0  # texts of a client in a round; how much likelier than others the token is that ends one
+ASKED, LONG, ENDS = 2, Bounds(48, 128), 1.6  # texts of a client in a round; their bounds, and what ends them by chance
 
 
 def main() -> None:
@@ -83,26 +83,33 @@ def started(plain: Predictor, folder: Path) -> writer.Writer:
 
 
 def predicted(inputs: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Texts a second of clients of /predict, batched here or by vLLM."""
+    """Texts a second of clients of /predict, and how long each text took, batched here or by vLLM."""
     with tempfile.TemporaryDirectory() as folder:
-        plain = untrained(Path(folder) / "base", ENDS)
+        plain = untrained(Path(folder) / "base", LONG, ENDS)
         fast = started(plain, Path(folder) / "whole")
     version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
     ways = {"batches": Engine(version, gathered(fast)), "as they come": Engine(version, fast)}
     lengths = [len(plain.tokenizer(one.label)["input_ids"]) for one in fast(inputs)]
     rows, kept = [], {}
     for clients in TEXTS:
-        speeds: dict[str, list[float]] = {way: [] for way in ways}
+        speeds, waits = ({way: list[float]() for way in ways} for _ in range(2))
         for _ in range(ROUNDS):
             for way, engine in ways.items():
-                speeds[way].append(clients * ASKED / asyncio.run(asked(engine, inputs, clients)))
-        ratios = [new / old for old, new in zip(speeds["batches"], speeds["as they come"], strict=True)]
-        rows.append([f"{clients} clients", *map(shown, speeds.values()), shown(ratios)])
+                seconds, took = asyncio.run(asked(engine, inputs, clients))
+                speeds[way].append(clients * ASKED / seconds)
+                waits[way].append(statistics.mean(took))
+        found = [shown(part[way]) for part in (speeds, waits) for way in ways]
+        ratios = [shown([new / old for old, new in zip(*part.values(), strict=True)]) for part in (speeds, waits)]
+        rows.append([f"{clients} clients", *found[:2], ratios[0], *found[2:], ratios[1]])
         kept[f"predict, {clients}"] = {way: statistics.median(found) for way, found in speeds.items()}
-    title = (
-        f"/predict by vLLM, texts/s; texts of {min(lengths)} to {max(lengths)} tokens, {sum(lengths)} of {len(lengths)}"
+    title = f"/predict by vLLM; 16 texts of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on average"
+    print(
+        table(
+            title,
+            ["", *(f"texts/s {way}" for way in ways), "ratio", *(f"s a text {way}" for way in ways), "ratio"],
+            rows,
+        )
     )
-    print(table(title, ["", *ways, "ratio"], rows))
     return kept
 
 
@@ -113,23 +120,25 @@ def gathered(fast: writer.Writer) -> writer.Writer:
     return made
 
 
-async def asked(engine: Engine, inputs: Sequence[str], clients: int) -> float:
-    """Seconds in which each client has had its texts, one after another."""
-    batcher = Batcher("bench", BATCH * 2)
+async def asked(engine: Engine, inputs: Sequence[str], clients: int) -> tuple[float, list[float]]:
+    """Seconds in which each client has had its texts, one after another, and those that each text took."""
+    batcher, took = Batcher("bench", BATCH * 2), list[float]()
     answer = batcher.lane(lambda: engine)
 
     async def client(at: int) -> None:
         for turn in range(ASKED):
+            came = time.perf_counter()
             await answer([inputs[(at + 5 * turn) % len(inputs)]])
+            took.append(time.perf_counter() - came)
 
     began = time.perf_counter()
     await asyncio.gather(*map(client, range(clients)))
     seconds = time.perf_counter() - began
     await asyncio.to_thread(batcher.stop)
-    return seconds
+    return seconds, took
 
 
-def untrained(base: Path, ends: float = 0.0) -> Predictor:
+def untrained(base: Path, bounds: Bounds = BOUNDS, ends: float = 0.0) -> Predictor:
     """Wide weights, so that no two tokens tie. `ends` is how wide those of the token are that ends a text: with 0 it is
     never the likeliest, and all texts are as long.
     """
@@ -139,7 +148,7 @@ def untrained(base: Path, ends: float = 0.0) -> Predictor:
     net = model.base(task, str(base), (), 0)
     with torch.no_grad():
         net.lm_head.weight[net.config.eos_token_id] *= ends
-    return Predictor(net, task, task.processor(base), (), BOUNDS)
+    return Predictor(net, task, task.processor(base), (), bounds)
 
 
 def timed(engines: Mapping[str, Engine], inputs: Sequence[str], clients: int | None) -> dict[str, list[float]]:

@@ -6,13 +6,16 @@ stays in memory beside it for the embeddings of inputs, which vLLM does not give
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cluster.errors import ClusterError
 from jobs.explain.explanation import Explanation
@@ -37,14 +40,14 @@ class Writer:
 
     def __init__(self, plain: Predictor, child: Child, engine: str) -> None:
         self.labels, self.engine, self._plain, self._child = plain.labels, engine, plain, child
-        self._reading = ThreadPoolExecutor(1, "vllm-embeddings")  # its network has one caller at a time
         self._prompting = threading.Lock()  # a tokenizer is not for several threads
+        self._reader = Reader(plain.embedded)
 
     def __call__(self, inputs: Sequence[str]) -> list[Output]:
         """One Output an input, in order, by one request; as many requests at once as there are."""
         prompts, bounds = self._prompts(inputs), self._plain.bounds
         asked = self._asked(prompts, Sampling(bounds.answer)) | _habits(self._plain.net)
-        embeddings = self._reading.submit(self._plain.embedded, prompts)  # meanwhile
+        embeddings = self._reader.read(prompts)  # meanwhile
         choices = self._child.complete(asked)
         return [
             writing.whole(self._plain.tokenizer, *_parts(choice), embedding)
@@ -61,7 +64,7 @@ class Writer:
             self._plain.tokenizer,
             len(prompt),
             bound,
-            lambda: self._reading.submit(self._plain.embedded, [prompt]).result()[0],
+            lambda: self._reader.read([prompt]).result()[0],
         )
 
     def fault(self, target: str) -> str:
@@ -101,6 +104,36 @@ class Writer:
         for choice in self._child.stream(asked):
             yield from zip(*_parts(choice), strict=True)
         raise ClusterError("vLLM ended a text before its end", mend="ask again")
+
+
+Embeddings = list[NDArray[np.float32]]
+
+
+class Reader:
+    """A network with one caller at a time: what waits for it is read together. `read` gives a future at once."""
+
+    def __init__(self, embedded: Callable[[Sequence[Sequence[int]]], Embeddings]) -> None:
+        self._embedded, self._thread = embedded, ThreadPoolExecutor(1, "vllm-embeddings")
+        self._waiting, self._turn = list[tuple[Sequence[Sequence[int]], Future[Embeddings]]](), threading.Lock()
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> Future[Embeddings]:
+        made: Future[Embeddings] = Future()
+        with self._turn:
+            self._waiting.append((prompts, made))
+        self._thread.submit(self._read)
+        return made
+
+    def _read(self) -> None:
+        with self._turn:
+            waiting, self._waiting = self._waiting, []
+        try:
+            whole = iter(self._embedded([prompt for prompts, _ in waiting for prompt in prompts]) if waiting else [])
+        except Exception as error:  # noqa: BLE001 - the network's, for whoever asked
+            for _, made in waiting:
+                made.set_exception(error)
+            return
+        for prompts, made in waiting:
+            made.set_result(list(itertools.islice(whole, len(prompts))))
 
 
 def _parts(choice: dict[str, Any]) -> tuple[list[int], list[float]]:

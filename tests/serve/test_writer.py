@@ -6,10 +6,13 @@ import asyncio
 import gc
 import json
 import shutil
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,6 +128,29 @@ def test_requests_of_many_clients_are_in_vllm_at_once(echo: Writer, tmp_path: Pa
     alone = echo(INPUTS)
     assert all(writing.same(one.outputs[0], alone[at % 4]) for at, one in enumerate(made))
     assert max(one.batch_rows for one in made) > 6
+
+
+def test_prompts_that_wait_are_read_together_and_a_fault_is_told_to_who_waited() -> None:
+    calls, begun, let = list[int](), threading.Event(), threading.Event()
+
+    def embedded(prompts: Sequence[Sequence[int]]) -> writer.Embeddings:
+        calls.append(len(prompts))
+        begun.set()
+        assert let.wait(30)
+        if [13] in prompts:
+            raise ValueError("unlucky")
+        return [np.full(1, prompt[0], np.float32) for prompt in prompts]
+
+    reader = writer.Reader(embedded)
+    first = reader.read([[1]])
+    assert begun.wait(30)
+    others = [reader.read([[2], [3]]), reader.read([[4]])]
+    let.set()
+    assert [[float(one[0]) for one in asked.result(30)] for asked in (first, *others)] == [[1], [2, 3], [4]]
+    assert calls == [1, 3]
+    with pytest.raises(ValueError, match="unlucky"):
+        reader.read([[13]]).result(30)
+    assert reader.read([[5]]).result(30) == [np.full(1, 5, np.float32)]
 
 
 def test_a_dead_one_fails_what_it_was_asked_and_its_replica(echo: Writer) -> None:
