@@ -102,14 +102,11 @@ def predicted(inputs: Sequence[str]) -> dict[str, dict[str, float]]:
         ratios = [shown([new / old for old, new in zip(*part.values(), strict=True)]) for part in (speeds, waits)]
         rows.append([f"{clients} clients", *found[:2], ratios[0], *found[2:], ratios[1]])
         kept[f"predict, {clients}"] = {way: statistics.median(found) for way, found in speeds.items()}
-    title = f"/predict by vLLM; 16 texts of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on average"
-    print(
-        table(
-            title,
-            ["", *(f"texts/s {way}" for way in ways), "ratio", *(f"s a text {way}" for way in ways), "ratio"],
-            rows,
-        )
+    title = (
+        f"/predict by vLLM; texts of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on average"
     )
+    head = ["", *(f"texts/s {way}" for way in ways), "ratio", *(f"s a text {way}" for way in ways), "ratio"]
+    print(table(title, head, rows))
     return kept
 
 
