@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, Self
 
@@ -216,12 +216,12 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(reach: Reach, bound: Any, guarded: dict[int | str, dict[str, Any]]) -> APIRouter:
+def router(reach: Reach, bound: Any, guarded: Iterable[int | str]) -> APIRouter:
     """`reach` is the way to what answers for a model; `bound(inputs)` raises UserError where a request carries too
-    much; `guarded` documents what a guard answers.
+    much; `guarded` are the statuses that a guard answers.
     """
     routes = APIRouter(tags=["OpenAI's API"])
-    responses = guarded | _PROBLEMS
+    responses: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in guarded} | _PROBLEMS
 
     @routes.post("/v1/chat/completions", responses=responses | _STREAMED, response_model=None)
     async def chat(body: ChatAsked, request: Request, x_rehone_key: Key = None) -> Response | dict[str, Any]:
