@@ -4,12 +4,17 @@
 
 A Llama of 27 million weights that has learned nothing, fp32, 48 tokens a text. Clients are threads that ask for a text,
 read it to its end and ask again; PyTorch writes a token of each in turn, vLLM one of all of them in a pass. `batch` is
-what /predict sends: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a process more. A ratio
-is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
+what one request to /predict may send: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a
+process more. A ratio is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
+
+Then clients of /predict, one input each, as the server has them go to vLLM: gathered into batches that wait for their
+longest text, or each as it comes. These texts end by themselves, after a few tokens or up to 128.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import csv
 import json
 import statistics
@@ -27,14 +32,18 @@ from examples import addresses_data
 from jobs import model, tasks
 from jobs.predictor import Predictor
 from jobs.show import table
+from jobs.spec import VllmSpec
 from jobs.tasks.task import Bounds, Sampling
 from serve import writer
+from serve.batching import Batcher
 from serve.engine import Engine
+from serve.parity import Golden
 from tests.jobs.tasks import projects
 
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
 BOUNDS, ROUNDS, BATCH = Bounds(48, 48), 5, 16
 TEXTS = {1: 3, 4: 8, 16: 32}  # a round, by clients
+ASKED, LONG, ENDS = 2, Bounds(48, 128), 1.6  # texts of a client in a round; their bounds, and what ends them by chance
 
 
 def main() -> None:
@@ -45,8 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plain = untrained(Path(folder) / "base")
         began = time.monotonic()
-        fast = writer.open_(plain, writer.whole(plain, Path(folder) / "whole"))
-        started = time.monotonic() - began
+        fast = started(plain, Path(folder) / "whole")
+        took = time.monotonic() - began
     version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
     engines = {"torch": Engine(version, plain), "vllm": Engine(version, fast)}
     wanted, made = ([output.label for output in engine.answer(inputs).outputs] for engine in engines.values())
@@ -63,19 +72,80 @@ def main() -> None:
         rows.append([name, *map(shown, speeds.values()), *(f"{speed:.0f}" for speed in tokens), shown(ratios)])
         kept[name] = {engine: statistics.median(found) for engine, found in speeds.items()}
     head = ["", "texts/s torch", "texts/s vllm", "tokens/s torch", "tokens/s vllm", "ratio"]
-    print(table(f"{ROUNDS} rounds, one thread an engine; vLLM was up after {started:.0f} s", head, rows))
-    print(json.dumps(kept))
+    print(table(f"{ROUNDS} rounds, one thread an engine; vLLM was up after {took:.0f} s", head, rows))
+    del engines, fast  # its memory
+    print(json.dumps(kept | predicted(inputs)))
 
 
-def untrained(base: Path) -> Predictor:
-    """Wide weights, so that no two tokens tie; it never ends a text by itself but by chance."""
+def started(plain: Predictor, folder: Path) -> writer.Writer:
+    """In fp32, which no golden answers are looked at for."""
+    return writer.open_(plain, writer.whole(plain, folder), VllmSpec(), Golden([], [], []))
+
+
+def predicted(inputs: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Texts a second of clients of /predict, and how long each text took, batched here or by vLLM."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = untrained(Path(folder) / "base", LONG, ENDS)
+        fast = started(plain, Path(folder) / "whole")
+    version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
+    ways = {"batches": Engine(version, gathered(fast)), "as they come": Engine(version, fast)}
+    lengths = [len(plain.tokenizer(one.label)["input_ids"]) for one in fast(inputs)]
+    rows, kept = [], {}
+    for clients in TEXTS:
+        speeds, waits = ({way: list[float]() for way in ways} for _ in range(2))
+        for _ in range(ROUNDS):
+            for way, engine in ways.items():
+                seconds, took = asyncio.run(asked(engine, inputs, clients))
+                speeds[way].append(clients * ASKED / seconds)
+                waits[way].append(statistics.mean(took))
+        found = [shown(part[way]) for part in (speeds, waits) for way in ways]
+        ratios = [shown([new / old for old, new in zip(*part.values(), strict=True)]) for part in (speeds, waits)]
+        rows.append([f"{clients} clients", *found[:2], ratios[0], *found[2:], ratios[1]])
+        kept[f"predict, {clients}"] = {way: statistics.median(found) for way, found in speeds.items()}
+    title = (
+        f"/predict by vLLM; texts of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on average"
+    )
+    head = ["", *(f"texts/s {way}" for way in ways), "ratio", *(f"s a text {way}" for way in ways), "ratio"]
+    print(table(title, head, rows))
+    return kept
+
+
+def gathered(fast: writer.Writer) -> writer.Writer:
+    """The same, as one that takes a batch at a time."""
+    made = copy.copy(fast)
+    made.at_once = False
+    return made
+
+
+async def asked(engine: Engine, inputs: Sequence[str], clients: int) -> tuple[float, list[float]]:
+    """Seconds in which each client has had its texts, one after another, and those that each text took."""
+    batcher, took = Batcher("bench", BATCH * 2), list[float]()
+    answer = batcher.lane(lambda: engine)
+
+    async def client(at: int) -> None:
+        for turn in range(ASKED):
+            came = time.perf_counter()
+            await answer([inputs[(at + 5 * turn) % len(inputs)]])
+            took.append(time.perf_counter() - came)
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(client, range(clients)))
+    seconds = time.perf_counter() - began
+    await asyncio.to_thread(batcher.stop)
+    return seconds, took
+
+
+def untrained(base: Path, bounds: Bounds = BOUNDS, ends: float = 0.0) -> Predictor:
+    """Wide weights, so that no two tokens tie. `ends` is how wide those of the token are that ends a text: with 0 it is
+    never the likeliest, and all texts are as long.
+    """
     base.mkdir()
     projects.llama(base, initializer_range=0.1, **SIZES)
     task = tasks.get("text-generation")
     net = model.base(task, str(base), (), 0)
     with torch.no_grad():
-        net.lm_head.weight[net.config.eos_token_id] = 0  # never the likeliest: all texts are as long
-    return Predictor(net, task, task.processor(base), (), BOUNDS)
+        net.lm_head.weight[net.config.eos_token_id] *= ends
+    return Predictor(net, task, task.processor(base), (), bounds)
 
 
 def timed(engines: Mapping[str, Engine], inputs: Sequence[str], clients: int | None) -> dict[str, list[float]]:

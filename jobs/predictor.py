@@ -155,6 +155,13 @@ class Predictor:
         assert isinstance(data, writing.Sequences)
         return [data.ids[at].tolist() for at in range(len(data))]
 
+    def lengths(self, inputs: Sequence[str]) -> list[int]:
+        """Tokens that it reads of each; 0 of what is no text. Safe beside a call."""
+        if self._task.inputs.NAME != "text":
+            return [0] * len(inputs)
+        data = self._task.encode(self._processor, inputs, None, self.labels, self.bounds)
+        return [int(length) for length in data.lengths]
+
     def embedded(self, prompts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Of prompts, in order: what answers to them carry. Only where it `follows_on`. Safe on any thread."""
         made: dict[int, NDArray[np.float32]] = {}

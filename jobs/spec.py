@@ -523,6 +523,32 @@ class AdaptersSpec(Part):
         return self
 
 
+class VllmSpec(Part):
+    """Named as vLLM names them."""
+
+    gpu_memory_utilization: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="Share of each GPU's memory for a version's weights and texts. A champion, a canary and a version "
+        "that is asked before its promotion may be loaded at once, each with PyTorch's network beside it.",
+    )
+    max_model_len: PositiveInt | None = Field(
+        None, description="Tokens of an input and its answer; training.max_length + training.max_answer when not given."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "float32",
+        description="float32 writes the trainer's answers to the letter, or does not serve. In half precision (auto: "
+        "whichever vLLM takes) texts may come to differ, and a version serves when its golden answers are as likely.",
+    )
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs of a node that share a version's weights.")
+
+    @property
+    def engine(self) -> str:
+        """What answers, as certificates call it."""
+        return "vllm" if self.dtype == "float32" else f"vllm-{self.dtype}"
+
+
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
@@ -564,6 +590,7 @@ class ServingSpec(Part):
     access_log: bool = Field(True, description="Write a line of JSON for each request, with its prediction ids.")
     canary: CanarySpec = CanarySpec()  # type: ignore[call-arg]
     adapters: AdaptersSpec = AdaptersSpec()  # type: ignore[call-arg]
+    vllm: VllmSpec = VllmSpec()  # type: ignore[call-arg]
 
     @property
     def most_replicas(self) -> int:
@@ -781,6 +808,15 @@ class Spec(Part):
             raise ValueError(
                 f"serving.engine: vllm is for {' and '.join(sorted(WRITTEN_ON))} by whole weights, not for {self.task} "
                 f"with {self.method.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_has_room_for_a_text(self) -> Spec:
+        room, longest = self.serving.vllm.max_model_len, self.bounds.input + self.bounds.answer
+        if room is not None and room < longest:
+            raise ValueError(
+                f"serving.vllm.max_model_len {room} is less than training.max_length + training.max_answer = {longest}"
             )
         return self
 

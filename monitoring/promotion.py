@@ -103,7 +103,7 @@ def promote(model: str, version: int, place: Place, key: str | None = None) -> M
 def _certify(place: Place, version: ModelVersion) -> None:
     """By the engine of the version's own spec, where no replica has one."""
     spec = manifest.spec(manifest.of(place.registry, version))
-    examine.certify(place, version, spec.serving.engine)
+    examine.certify(place, version, spec.serving.engine, spec.serving.vllm)
 
 
 def roll_back(model: str, place: Place, version: int | None = None, key: str | None = None) -> ModelVersion:
@@ -150,7 +150,7 @@ def _judged(spec: Spec, place: Place, champion: ModelVersion | None, challenger:
     folder, targets = place.registry.download(challenger), tasks.get(spec.task).targets
     rows = pd.read_parquet(folder / "reference.parquet").rename(columns={"label": "challenger"})
     try:
-        examine.certify(place, challenger, spec.serving.engine)
+        examine.certify(place, challenger, spec.serving.engine, spec.serving.vllm)
     except GateRefusedError as error:
         return Verdict(promote=False, reasons=(str(error),), numbers={})
     if champion is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -31,14 +31,6 @@ def _listed(given: object) -> object:
 
 
 Input = Annotated[str, StringConstraints(min_length=1)]
-Key = Annotated[
-    str | None,
-    Header(
-        max_length=256,
-        description="Requests with the same key, such as a user's, get answers of the same version while a canary is "
-        "on trial.",
-    ),
-]
 Inputs = Annotated[list[Input], BeforeValidator(_listed, json_schema_input_type=Input | list[Input])]
 
 
@@ -175,7 +167,9 @@ def build(models: Models, limits: Limits) -> FastAPI:
     reach = _way(models)
 
     @api.post("/v1/models/{model}/predict", responses=_PROBLEMS)
-    async def predict(model: str, body: PredictRequest, request: Request, x_rehone_key: Key = None) -> PredictResponse:
+    async def predict(
+        model: str, body: PredictRequest, request: Request, x_rehone_key: openai_routes.Key = None
+    ) -> PredictResponse:
         """Label one input or many: texts, or images as `data:` URIs.
 
         Every answer is in the prediction log before it is sent.
@@ -280,6 +274,8 @@ def _bound(inputs: Sequence[str], most: int, characters: int) -> None:
 def _refuse(request: Request, error: Exception) -> JSONResponse:
     """One line that names the fields; not the input, which JSON cannot always repeat (half a surrogate pair)."""
     assert isinstance(error, RequestValidationError)
+    if request.url.path in openai_routes.PATHS:
+        return JSONResponse(openai_routes.refusal(error.errors()), 400)
     said = (f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors())
     return _problem(request, 422, "; ".join(said))
 
@@ -291,8 +287,10 @@ def _plain(request: Request, error: Exception) -> JSONResponse:
 
 
 def _problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    theirs = request.url.path in openai_routes.PATHS
-    return JSONResponse(openai_routes.problem(status, detail) if theirs else {"detail": detail}, status, headers)
+    if request.url.path not in openai_routes.PATHS:
+        return JSONResponse({"detail": detail}, status, headers)
+    status = 400 if status == 422 else status  # noqa: PLR2004 - what OpenAI's clients know
+    return JSONResponse(openai_routes.problem(status, detail), status, headers)
 
 
 def _handler(status: int) -> Callable[[Request, Exception], JSONResponse]:

@@ -4,6 +4,9 @@ Requests of several models go together where these share a base.
 
 Nobody waits for others to come: a request that finds the engine idle is answered at once, and while the engine works
 the next batch gathers. Under load batches grow by themselves, and what HTTP costs runs beside the engine.
+
+An engine that answers many at a time (`Answers.at_once`) makes its own batches, and better ones, since it takes up the
+next row whenever one is done: what is asked of it goes to it as it comes, each request by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +24,8 @@ from cluster.errors import ClusterError
 
 from .engine import Answer, Answered, Engine, answer
 from .tracing import UNTRACED, Trace, Turn
+
+_AT_ONCE = 256  # requests that one lane may have in such engines, each on a thread; there are only as many as ask
 
 Loaded = Callable[[], Engine | None]
 """The engine that serves a model now, if any."""
@@ -65,10 +71,14 @@ def chosen(waiting: Sequence[Waiting], most: int) -> tuple[list[Waiting], list[W
 
 
 class Batcher:
-    """A thread that feeds engines, of one model or of many on one base: a batch ends on those it began on."""
+    """A thread that feeds engines, of one model or of many on one base: a batch ends on those it began on.
+
+    Those that take many at a time are fed by as many threads.
+    """
 
     def __init__(self, name: str, most: int, trace: Trace = UNTRACED) -> None:
         self._name, self._most, self._trace = name, most, trace
+        self._at_once = ThreadPoolExecutor(_AT_ONCE, f"{name}-at-once")
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -82,7 +92,10 @@ class Batcher:
 
         Who is cancelled while it waits takes no turn.
         """
-        one = Waiting(engine, inputs, asyncio.get_running_loop().create_future(), self._trace.turn())
+        loop, now = asyncio.get_running_loop(), engine()
+        one = Waiting(engine, inputs, loop.create_future(), self._trace.turn())
+        if now is not None and now.predictor.at_once:
+            return await loop.run_in_executor(self._at_once, self._alone, one)
         self._queue.put(one)
         return await one.answer
 
@@ -90,6 +103,7 @@ class Batcher:
         """Answer what waits, then end."""
         self._queue.put(None)
         self._thread.join()
+        self._at_once.shutdown()
 
     def _run(self) -> None:
         waiting: list[Waiting] = []
@@ -115,14 +129,18 @@ class Batcher:
 
     def _answered(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answered | Exception]]:
         try:
-            return self._through(batch)
+            return list(self._through(batch))
         except Exception as error:  # noqa: BLE001 - the engine's, for whoever asked
             if len(batch) == 1:
                 return [(batch[0], error)]
             # Each alone once more: the fault may be one request's, and no reason to fail the others.
             return [answered for one in batch for answered in self._answered([one])]
 
-    def _through(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answered | Exception]]:
+    def _alone(self, one: Waiting) -> Answered:
+        ((_, answered),) = self._through([one])
+        return answered
+
+    def _through(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answered]]:
         engines = _engines(batch)
         parts: dict[int, tuple[Engine, list[Waiting]]] = {}
         for one, engine in zip(batch, engines, strict=True):

@@ -28,6 +28,7 @@ from typing import IO, Any
 import httpx
 
 from cluster.errors import ClusterError
+from jobs.spec import VllmSpec
 
 from . import keeper
 
@@ -36,9 +37,6 @@ log = logging.getLogger(__name__)
 VARIABLE = "REHONE_VLLM"
 NAME = "model"
 """What the model is called there."""
-GPU_SHARE = 0.3
-"""Of a GPU's memory, for weights and what is kept of texts. A champion, a canary and a version that is asked before its
-promotion may be loaded at once, each with PyTorch's network beside it."""
 
 _PATIENCE = 600.0  # seconds to start: large weights are read, and on a GPU kernels compiled
 _SAID_EVERY = 10.0
@@ -66,15 +64,16 @@ def executable() -> Path:
     return path
 
 
-def command(vllm: Path, model: Path, place: Path, longest: int, *, gpu: bool) -> list[str]:
-    """`place`: the socket's. `longest`: tokens of an input and its answer. It computes as the trainer did."""
+def command(vllm: Path, model: Path, place: Path, longest: int, how: VllmSpec, *, gpu: bool) -> list[str]:
+    """`place`: the socket's. `longest`: tokens of an input and its answer, where `how` says nothing else."""
     made = [str(vllm), "serve", str(model), "--served-model-name", NAME, "--uds", str(place)]
-    made += ["--dtype", "float32", "--max-model-len", str(longest)]
+    made += ["--dtype", how.dtype, "--max-model-len", str(how.max_model_len or longest)]
+    made += ["--tensor-parallel-size", str(how.tensor_parallel_size)]
     # Tokens go in and come out: texts are made and read by our own tokenizer, and sampling is what is asked for.
     made += ["--skip-tokenizer-init", "--generation-config", "vllm"]
     made += ["--disable-log-stats", "--disable-uvicorn-access-log"]
     # Compiling for a CPU takes a minute and a compiler at each start.
-    return [*made, "--gpu-memory-utilization", str(GPU_SHARE)] if gpu else [*made, "--enforce-eager"]
+    return [*made, *(["--gpu-memory-utilization", str(how.gpu_memory_utilization)] if gpu else ["--enforce-eager"])]
 
 
 def environment(vllm: Path, threads: int, room: int, given: Mapping[str, str]) -> dict[str, str]:
@@ -96,13 +95,22 @@ class Child:
     """vLLM that answers. Safe on any thread. Raises ClusterError when it ends first or takes too long."""
 
     def __init__(
-        self, model: Path, longest: int, *, threads: int, room: int, gpu: bool, patience: float = _PATIENCE
+        self,
+        model: Path,
+        longest: int,
+        how: VllmSpec,
+        *,
+        threads: int,
+        room: int,
+        gpu: bool,
+        patience: float = _PATIENCE,
     ) -> None:
         vllm = executable()
         place = Path(tempfile.mkdtemp(prefix="rehone-vllm-"))  # a socket's path has 100 characters at most
         self._socket = place / "socket"
+        begun = command(vllm, model, self._socket, longest, how, gpu=gpu)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, str(place), *command(vllm, model, self._socket, longest, gpu=gpu)],
+            [sys.executable, "-I", keeper.__file__, str(place), *begun],
             env=environment(vllm, threads, room, os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

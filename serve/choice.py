@@ -29,6 +29,7 @@ from cluster import fetched
 from cluster.errors import ClusterError
 from cluster.turn import turn
 from jobs.predictor import Predictor
+from jobs.spec import VllmSpec
 
 from . import child, parity
 from .certificate import Measured
@@ -41,8 +42,11 @@ log = logging.getLogger(__name__)
 Kind = Literal["torch", "onnx", "onnx-int8", "openvino", "vllm", "auto"]
 
 TORCH, ONNX, INT8, OPENVINO, VLLM, AUTO = "torch", "onnx", "onnx-int8", "openvino", "vllm", "auto"
-TOLERANCE: Mapping[str, float] = {TORCH: 1e-3, ONNX: 1e-3, INT8: 0.1, OPENVINO: 0.05, VLLM: 0.0}
-"""Largest difference of a probability from the trainer's, by engine; vLLM's texts have to be the trainer's."""
+TOLERANCE: Mapping[str, float] = {TORCH: 1e-3, ONNX: 1e-3, INT8: 0.1, OPENVINO: 0.05, VLLM: 0.0} | dict.fromkeys(
+    ("vllm-auto", "vllm-bfloat16", "vllm-float16"), 1.0
+)
+"""Largest difference of a probability from the trainer's, by engine. vLLM's texts have to be the trainer's; in half
+precision any share of them may be others, and how likely the trainer's are is looked at instead (`writer.open_`)."""
 FEWER_BITS: Mapping[str, str] = {INT8: "eight bits", OPENVINO: "bfloat16"}
 """Engines that compute less exactly than the trainer, which are held to the version's test rows as well, and how."""
 MOST_LOST = 0.005
@@ -61,9 +65,10 @@ def home(spool: Path) -> Path:
     return spool / "engines"
 
 
-def loader(kind: Kind, kept: Path) -> Callable[[Path], Answers]:
+def loader(kind: Kind, kept: Path, vllm: VllmSpec | None = None) -> Callable[[Path], Answers]:
     """What loads a version's folder into an engine of this kind. `kept` is the node's folder of compiled models."""
-    return Predictor.load if kind == TORCH else lambda folder: _loaded(folder, kind, kept)
+    how = vllm or VllmSpec()  # type: ignore[call-arg]
+    return Predictor.load if kind == TORCH else lambda folder: _loaded(folder, kind, kept, how)
 
 
 def fastest(found: Iterable[Measured]) -> str:
@@ -77,10 +82,10 @@ def measured(kept: Path, folder: Path) -> list[Measured]:
     return list(_read(_place(kept, folder)).values())
 
 
-def _loaded(folder: Path, kind: Kind, kept: Path) -> Answers:
+def _loaded(folder: Path, kind: Kind, kept: Path, how: VllmSpec) -> Answers:
     """Raises ClusterError where the engine that was asked for is not to be had."""
     plain = Predictor.load(folder)
-    names = _wanted(kind, plain)
+    names = [how.engine if name == VLLM else name for name in _wanted(kind, plain)]
     if names == [TORCH]:
         return plain
     kept.mkdir(parents=True, exist_ok=True)
@@ -89,15 +94,15 @@ def _loaded(folder: Path, kind: Kind, kept: Path) -> Answers:
         _make_room(kept, place)
         known, wanted = _read(place), parity.golden(folder)
         # What was measured is what serves: vLLM is started once.
-        opened = functools.cache(lambda name: _opened(plain, name, wanted.inputs, place))
+        opened = functools.cache(lambda name: _opened(plain, name, wanted, place, how))
         for name in names:
             if name not in known:
                 known[name] = _measured(opened, name, folder)
         _write(place, known)
-        name = fastest(known[name] for name in names) if kind == AUTO else kind
+        name = fastest(known[name] for name in names) if kind == AUTO else names[0]
         if known[name].fault and kind != AUTO:
             mend = f"serving.engine: {TORCH if kind == VLLM else AUTO}"
-            raise ClusterError(f"engine {kind}: {known[name].fault}", mend=mend)
+            raise ClusterError(f"engine {name}: {known[name].fault}", mend=mend)
         log.info("engine %s of %s", name, list(known.values()))
         return opened(name)
 
@@ -142,7 +147,7 @@ def _measured(opened: Callable[[str], Answers], name: str, folder: Path) -> Meas
         engine = opened(name)
         outputs = engine(wanted.inputs)
     except Exception as error:  # noqa: BLE001 - whatever an engine cannot do, it says in an exception of its own
-        said, made = str(error).strip().splitlines(), "started" if name == VLLM else "compiled"
+        said, made = str(error).strip().splitlines(), "started" if name.startswith(VLLM) else "compiled"
         return Measured(name, fault=f"cannot be {made}: {said[0] if said else type(error).__name__}")
     apart, rows = parity.apart(wanted, outputs), (_compared(engine, folder) if name in FEWER_BITS else {})
     fault = _fault(name, apart, **rows)
@@ -181,24 +186,24 @@ def _seconds(engine: Answers, inputs: Sequence[str]) -> float:
     return min(once(inputs) + sum(once([one]) for one in inputs) / len(inputs) for _ in range(_REPEATS))
 
 
-def _opened(plain: Predictor, name: str, inputs: Sequence[str], place: Path) -> Answers:
+def _opened(plain: Predictor, name: str, wanted: parity.Golden, place: Path, how: VllmSpec) -> Answers:
     """Made where it is not yet. A file or folder is there whole or not at all."""
     if name == TORCH:
         return plain
     place.mkdir(exist_ok=True)
-    if name == VLLM:
+    if name.startswith(VLLM):
         from . import writer
 
         merged = place / "whole"
         if not merged.exists():
             shutil.rmtree(place / "part", ignore_errors=True)
             writer.whole(plain, place / "part").replace(merged)
-        return writer.open_(plain, merged)
+        return writer.open_(plain, merged, how, wanted)
     from . import compiled  # torch is behind both
 
     whole, small = place / "model.onnx", place / "int8.onnx"
     if not whole.exists():
-        compiled.exported(plain, inputs, place / "model.part").replace(whole)
+        compiled.exported(plain, wanted.inputs, place / "model.part").replace(whole)
     if name == OPENVINO:
         return compiled.openvino(plain, whole, name)
     if name == INT8 and not small.exists():

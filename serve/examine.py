@@ -17,6 +17,7 @@ import httpx
 from cluster.errors import ClusterError, GateRefusedError, NotFoundError
 from cluster.registry import ModelVersion
 from jobs.pipeline import Place
+from jobs.spec import VllmSpec
 
 from . import choice, endpoint, engine, kin, parity
 from .certificate import TAG, Certificate, Measured
@@ -29,7 +30,7 @@ _ANSWERED, _REFUSED = 200, 409
 _LATER = {429, 502, 503, 504}
 
 
-def certify(place: Place, version: ModelVersion, kind: choice.Kind) -> Certificate:
+def certify(place: Place, version: ModelVersion, kind: choice.Kind, vllm: VllmSpec | None = None) -> Certificate:
     """Ask, compare, and keep the certificate with the version. `kind` is the engine where this process has to load it.
 
     Raises GateRefusedError where the answers disagree or the version does not load, ClusterError where a server is
@@ -38,7 +39,7 @@ def certify(place: Place, version: ModelVersion, kind: choice.Kind) -> Certifica
     url = _server(place, version)
     answered = _by_replica(place, version, url) if url else None
     if answered is None:
-        url, answered = "", _here(place, version, kind)
+        url, answered = "", _here(place, version, kind, vllm)
     made = _certificate(version, parity.read(place.registry.read(version, parity.GOLDEN)), answered, url)
     if made.apart > made.allowed:
         raise _refused(
@@ -103,9 +104,9 @@ def _by_replica(place: Place, version: ModelVersion, url: str) -> dict[str, Any]
     )
 
 
-def _here(place: Place, version: ModelVersion, kind: choice.Kind) -> dict[str, Any]:
+def _here(place: Place, version: ModelVersion, kind: choice.Kind, vllm: VllmSpec | None) -> dict[str, Any]:
     kept = choice.home(place.settings.spool_root)
-    loader = choice.loader(kind, kept)
+    loader = choice.loader(kind, kept, vllm)
     witness = Witness(place.registry, lambda v, folder: engine.load(v, folder, loader), kept, lambda _: True)
     try:
         return witness.answer(version.model, version.version)

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import RehoneError
 
-from . import tickets
+from . import openai_routes, tickets
 from .callers import Caller, Known, RefusedError
 
 OPEN = frozenset({"/healthz"})
@@ -107,20 +107,20 @@ class Guard:
             try:
                 known = await self._callers.who(_secret(headers))
             except RefusedError as error:
-                return _problem(401, str(error), {"WWW-Authenticate": "Bearer"})
+                return _problem(scope, 401, str(error), {"WWW-Authenticate": "Bearer"})
             except RehoneError as error:
-                return _problem(503, str(error), {"Retry-After": "1"})
+                return _problem(scope, 503, str(error), {"Retry-After": "1"})
             _remember(scope, known)
             caller = known.id
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._bounds.body:
-            return _problem(413, self._too_large())
+            return _problem(scope, 413, self._too_large())
         if self._ongoing >= self._bounds.ongoing:
             said = f"{self._ongoing} requests are being answered; try again"
-            return _problem(429, said, {"Retry-After": "1"})
-        return self._too_often(caller)
+            return _problem(scope, 429, said, {"Retry-After": "1"})
+        return self._too_often(scope, caller)
 
-    def _too_often(self, caller: str) -> JSONResponse | None:
+    def _too_often(self, scope: Scope, caller: str) -> JSONResponse | None:
         if not self._bounds.rate:
             return None
         now = self._clock()
@@ -132,7 +132,7 @@ class Guard:
         if not wait:
             return None
         said = f"more than {self._bounds.rate:g} requests a minute"
-        return _problem(429, said, {"Retry-After": str(math.ceil(wait))})
+        return _problem(scope, 429, said, {"Retry-After": str(math.ceil(wait))})
 
     def _too_large(self) -> str:
         return f"the body is larger than {self._bounds.body:,} bytes"
@@ -152,7 +152,7 @@ class Guard:
             if begun:
                 raise
             said = f"no answer within {self._bounds.seconds:g} s; one may be in the prediction log"
-            await _problem(504, said)(scope, receive, send)
+            await _problem(scope, 504, said)(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:
         """A body that does not say its length is counted as it comes."""
@@ -185,8 +185,11 @@ def _remember(scope: Scope, caller: Caller) -> None:
     scope.setdefault("state", {}).update(caller=caller.name, asks=caller)
 
 
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers=headers)
+def _problem(scope: Scope, status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    theirs = scope["path"] in openai_routes.PATHS
+    return JSONResponse(
+        openai_routes.problem(status, detail) if theirs else {"detail": detail}, status, headers=headers
+    )
 
 
 def _with_headers(send: Send, path: str) -> Send:

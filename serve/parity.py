@@ -34,7 +34,7 @@ def read(data: bytes) -> Golden:
 
 
 def apart(wanted: Golden, outputs: Sequence[Output]) -> float:
-    """The largest difference of a probability; of an answer without any, 1 where it is another."""
+    """The largest difference of a probability; of answers without any the share that are others."""
     said = [(output.label, list(output.scores.values())) for output in outputs]
     return differing(wanted, said)
 
@@ -43,11 +43,9 @@ def differing(wanted: Golden, said: Sequence[tuple[str, Sequence[float]]]) -> fl
     """`apart` of labels and probabilities as they come from elsewhere. Infinite where they are not as many."""
     if [len(scores) for _, scores in said] != [len(scores) for scores in wanted.scores]:
         return float("inf")
-    pairs = zip(wanted.labels, wanted.scores, said, strict=True)
-    return max((_one(label, scores, *answer) for label, scores, answer in pairs), default=0.0)
-
-
-def _one(label: str, scores: Sequence[float], said: str, theirs: Sequence[float]) -> float:
-    if not scores:
-        return float(said != label)
-    return max(abs(a - b) for a, b in zip(scores, theirs, strict=True))
+    pairs = list(zip(wanted.labels, wanted.scores, said, strict=True))
+    others = [label != answer[0] for label, scores, answer in pairs if not scores]
+    largest = max(
+        (abs(a - b) for _, scores, answer in pairs for a, b in zip(scores, answer[1], strict=True)), default=0.0
+    )
+    return max(largest, sum(others) / max(1, len(others)))

@@ -144,7 +144,8 @@ class Observation:
 
     `prediction_id` is the answer's that was sent, a shadow's too; of a fault an id of its own. `key` is a hash of what
     requests are routed by, of the input where the client sent none. `batch` and `batch_rows` name the batch that it was
-    answered in, which took the engine `seconds`; a fault has no time.
+    answered in, which took the engine `seconds`. A fault has no time, nor has a text that OpenAI's routes asked for. An
+    engine that answers many at a time has no batches: there they are a request, and all rows that it was answered with.
     """
 
     prediction_id: str

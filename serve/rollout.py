@@ -119,7 +119,7 @@ class Server:
 def _loader(spec: Spec, kept: Path) -> Load:
     if spec.serving.adapters.most:
         return Base(spec.base_model, spec.task).load
-    return choice.loader(spec.serving.engine, kept)
+    return choice.loader(spec.serving.engine, kept, spec.serving.vllm)
 
 
 def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:

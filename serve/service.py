@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from .engine import Answer, Engine
 from .predictions import Feedback, Prediction, Record, new_id, parse_id, utc_now
 from .spool import Spool
 from .tracing import UNTRACED, Trace
-from .traffic import Traffic
+from .traffic import Part, Traffic
 
 _TEXTS = 256  # that wait for their next token at once, each on a thread; there are only as many as are asked for
 
@@ -35,6 +35,14 @@ class Explained:
 
     version: int
     explanations: list[Explanation]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An embedding of each text, (hidden,), and how many tokens were read of all of them."""
+
+    vectors: list[NDArray[np.float32]]
+    read: int
 
 
 @dataclass(frozen=True)
@@ -99,36 +107,53 @@ class Service:
             traffic.copy(made, answered, key)
         return made
 
-    async def write(self, model: str, given: str, sampling: Sampling) -> AsyncIterator[Written]:
-        """The champion's answer to one input, piece by piece; with the last one it is in the spool.
+    async def write(
+        self, model: str, given: str, sampling: Sampling, key: str | None = None, *, whole: bool = False
+    ) -> AsyncIterator[Written]:
+        """The answer to one input, piece by piece, by whoever answers this `key` (as in `predict`); with the last
+        piece it is in the spool. `whole`: nobody sees a piece before the last one is there.
 
         An answer that nobody has waited for to its end is in no log. Raises what `predict` does.
         """
         self._require(model)
-        engine = self.engine()
+        champion = self.engine()
         (text,) = self._taken([given])
-        pieces, version = self._trace.writing(engine, engine.write(text, sampling)), engine.version.version
-        name = new_id(model, version)
-        while True:
-            piece = await self._next(pieces)
-            if piece.output is not None:
-                o = piece.output
+        traffic, name = self.traffic, ""
+        if traffic is None:
+            parts = self._written(champion, text, sampling)
+        else:
+            parts = traffic.write(champion, text, key, lambda engine: self._pieces(engine, text, sampling), whole)
+        async for part in parts:
+            version = part.engine.version.version
+            name = name or new_id(model, version)
+            o = part.piece.output
+            if o is not None:
                 made = Prediction(name, utc_now(), model, version, text, o.label, o.confidence, o.scores, o.embedding)
-                self._append([made])
-            yield Written(name, version, piece)
-            if piece.ended:
-                return
+                self._append([made, *(traffic.wrote(made, part, key) if traffic is not None else [])])
+            yield Written(name, version, part.piece)
 
-    async def _next(self, pieces: Iterator[Piece]) -> Piece:
-        """On a thread, of which asyncio has few: many texts may be written at once."""
-        ask = partial(contextvars.copy_context().run, next, pieces)
-        return await asyncio.get_running_loop().run_in_executor(self._writing, ask)
+    async def _written(self, engine: Engine, text: str, sampling: Sampling) -> AsyncIterator[Part]:
+        async for piece in self._pieces(engine, text, sampling):
+            yield Part(engine, piece)
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """The champion's embedding of each text, (hidden,), which is in no log. Raises as `predict` does."""
+    async def _pieces(self, engine: Engine, text: str, sampling: Sampling) -> AsyncIterator[Piece]:
+        """Each on a thread, of which asyncio has few: many texts may be written at once."""
+        pieces, loop = self._trace.writing(engine, engine.write(text, sampling)), asyncio.get_running_loop()
+        ended = False
+        while not ended:
+            ask = partial(contextvars.copy_context().run, next, pieces)
+            piece: Piece = await loop.run_in_executor(self._writing, ask)
+            yield piece
+            ended = piece.ended is not None
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+        """The champion's, which are in no log. Raises as `predict` does."""
         self._require(model)
         self.engine()
-        return [output.embedding for output in (await self._answer(self._taken(texts))).outputs]
+        texts = self._taken(texts)
+        answered = await self._answer(texts)
+        read = await asyncio.to_thread(answered.engine.predictor.lengths, texts)
+        return Embedded([output.embedding for output in answered.outputs], sum(read))
 
     async def explain(self, model: str, texts: Sequence[str], label: str | None) -> Explained:
         """One Explanation an input, of `label` or of the predicted one. Not in the log: nothing is predicted.

@@ -291,6 +291,17 @@ def embedded(net: Any, rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.fl
     return found
 
 
+def chances(net: Any, row: Sequence[int]) -> list[float]:
+    """Logarithms of the chances of a row's tokens but the first, each after those before it."""
+    import torch
+
+    tokens = torch.tensor([row], device=net.device)
+    with torch.inference_mode():
+        logits = net(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+        made: list[float] = logits.log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0].tolist()
+    return made
+
+
 def _drawn(logits: torch.Tensor, sampling: Sampling, draw: torch.Generator) -> int:
     import torch
 

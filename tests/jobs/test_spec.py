@@ -46,6 +46,13 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
             {"serving": {"engine": "vllm"}, "task": "text-generation", "method": {"name": "prompt-tuning"}},
             "not for text-generation with prompt-tuning",
         ),
+        (
+            {"serving": {"vllm": {"max_model_len": 100}}, "training": {"max_length": 64, "max_answer": 64}},
+            "serving.vllm.max_model_len 100 is less than training.max_length + training.max_answer = 128",
+        ),
+        ({"serving": {"vllm": {"dtype": "int8"}}}, "Input should be 'auto', 'bfloat16', 'float16' or 'float32'"),
+        ({"serving": {"vllm": {"gpu_memory_utilization": 1.5}}}, "Input should be less than or equal to 1"),
+        ({"serving": {"vllm": {"tensor_parallel_size": 0}}}, "Input should be greater than 0"),
         ({"serving": {"engine": "vllm", "adapters": {"most": 2}}, "task": "text-generation"}, "vllm is for one model"),
         ({"serving": {"adapters": {"most": 2}}, "method": {"name": "ia3"}}, "method ia3 shares no base, as dora, lora"),
         ({"serving": {"adapters": {"most": 2}, "engine": "auto"}}, "engine: auto is for one model"),

@@ -55,6 +55,10 @@ class FakePredictor:
     def fault(self, target: str) -> str:
         return label.fault(target, self.labels)
 
+    def lengths(self, inputs: Sequence[str]) -> list[int]:
+        """Of words."""
+        return [len(given.split()) for given in inputs]
+
     def explain(self, text: str, label: str | None, steps: int) -> Explanation:
         """The first word says it all, of a text that has one."""
         share = self.share if label in {None, "positive"} else 1 - self.share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -311,6 +312,34 @@ async def test_who_asks_for_one_that_is_being_loaded_waits_for_that_load(serve, 
     answers = await asyncio.gather(*others)
     assert [answer.status_code for answer in answers] == [200] * 5
     assert loads == ["billing"]
+
+
+async def test_one_that_loads_slowly_holds_up_only_those_who_ask_for_it(serve, registry, monkeypatch) -> None:
+    server, let = serve(), threading.Event()
+    plain, slow = server.base.load, registry.folders["billing", 1]
+
+    def load(folder: Path) -> Predictor:
+        assert folder != slow or let.wait(60)
+        return plain(folder)
+
+    assert (await server.ask("returns", "good")).status_code == 200
+    monkeypatch.setattr(server.base, "load", load)
+    waiting = [asyncio.create_task(server.ask("billing", "good")) for _ in range(4)]
+
+    async def steady(model: str) -> list[httpx.Response]:
+        return [await server.ask(model, [f"text {turn}", "good"]) for turn in range(20)]
+
+    beside = await asyncio.gather(*(steady(model) for model in ("tiny", "returns") for _ in range(3)))
+    assert not any(one.done() for one in waiting), "all the while"
+    server.look()  # newer champions of the others are followed meanwhile
+    let.set()
+    answers = [answer for made in (*beside, await asyncio.gather(*waiting)) for answer in made]
+    assert {answer.status_code for answer in answers} == {200}
+    told = [one["prediction_id"] for answer in answers for one in answer.json()["predictions"]]
+    logged = [row["prediction_id"] for row in server.logged()[PREDICTIONS]]
+    assert len(told) == 6 * 20 * 2 + 4
+    assert set(told) < set(logged)
+    assert len(logged) == len(set(logged)) == len(told) + 1
 
 
 async def test_a_model_is_added_and_taken_away_while_the_server_runs(serve, registry, made) -> None:

@@ -198,3 +198,79 @@ def test_requests_of_models_that_share_a_base_are_one_batch_and_a_broken_one_fai
     assert [lengths(answer) for answer in (one, two, more)] == [[1, 2], [3], [4]]
     shares = [answer.outputs[0].confidence for answer in (one, two, *again) if isinstance(answer, Answered)]
     assert shares == [0.6, 0.9, 0.6, 0.9]
+
+
+class Meeting(fakes.FakePredictor):
+    """Answers many at a time: nobody's answer is made before `most` are being made."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.at_once, self.all = True, threading.Barrier(most, timeout=30)
+
+    def __call__(self, texts: Sequence[str]) -> list[Output]:
+        self.all.wait()
+        return super().__call__(texts)
+
+
+def test_what_an_engine_takes_at_once_goes_to_it_as_it_comes_and_counts_all_that_it_has() -> None:
+    predictor = Meeting(12)
+    engine = Engine(fakes.version(1), predictor)
+
+    async def asked() -> list[Answered]:
+        batcher = Batcher("test", 2)  # of what other engines get together
+        answer = batcher.lane(lambda: engine)
+        made = await asyncio.gather(*(answer(["a" * (at + 1), "b"]) for at in range(12)))
+        await asyncio.to_thread(batcher.stop)
+        return list(made)
+
+    made = asyncio.run(asked())
+    assert [lengths(one) for one in made] == [[at + 1, 1] for at in range(12)]
+    assert len({one.batch for one in made}) == 12, "each by itself"
+    assert sorted(one.batch_rows for one in made) == [2 * at for at in range(1, 13)]
+    with engine._crowd.joined(1) as rows:
+        assert rows == 1, "who has been answered is counted no more"
+
+
+def test_at_once_each_fault_is_its_own_and_who_has_gone_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.batching._AT_ONCE", 1)
+    predictor = Slow()
+    predictor.at_once = True
+
+    async def asked() -> list[Answered | BaseException]:
+        batcher = Batcher("test", 8)
+        answer = batcher.lane(lambda: Engine(fakes.version(1), predictor))
+        first = asyncio.create_task(answer(["bad"]))
+        await asyncio.to_thread(predictor.begun.wait, 10)
+        gone, last = (asyncio.create_task(answer([text])) for text in ("gone", "last"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        predictor.let.set()
+        await asyncio.to_thread(batcher.stop)
+        return await asyncio.gather(first, last, return_exceptions=True)
+
+    fault, last = asyncio.run(asked())
+    assert isinstance(fault, ValueError)
+    assert lengths(last) == [4]
+    assert predictor.calls == [["bad"], ["last"]]
+
+
+def test_a_swap_waits_for_nobody_and_ends_nothing_that_has_begun() -> None:
+    old, new = Slow(), fakes.FakePredictor()
+    old.at_once = True
+    serving = [Engine(fakes.version(1), old)]
+
+    async def asked() -> list[int]:
+        batcher = Batcher("test", 8)
+        answer = batcher.lane(lambda: serving[-1])
+        first = asyncio.create_task(answer(["a"]))
+        await asyncio.to_thread(old.begun.wait, 10)
+        serving.append(Engine(fakes.version(2), new))
+        second = await answer(["b"])
+        assert not first.done()
+        old.let.set()
+        made = [await first, second]
+        await asyncio.to_thread(batcher.stop)
+        return [one.engine.version.version for one in made]
+
+    assert asyncio.run(asked()) == [1, 2]

@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from cluster.errors import ClusterError
+from jobs.spec import VllmSpec
 from serve import child
 from serve.child import Child
 
 
 def started(model: Path, patience: float = 60.0) -> Child:
-    return Child(model, 60, threads=1, room=2**30, gpu=False, patience=patience)
+    return Child(model, 60, VllmSpec(), threads=1, room=2**30, gpu=False, patience=patience)
 
 
 def asked(**more: Any) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def test_one_that_is_killed_is_found_dead(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("vllm")
 def test_it_does_not_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
-    code = f"from serve.child import Child; from pathlib import Path; import time\nc = Child(Path({str(tmp_path)!r}), 60, threads=1, room=1, gpu=False)\nprint(c._process.args[3], flush=True); time.sleep(600)"
+    code = f"from serve.child import Child; from jobs.spec import VllmSpec; from pathlib import Path; import time\nc = Child(Path({str(tmp_path)!r}), 60, VllmSpec(), threads=1, room=1, gpu=False)\nprint(c._process.args[3], flush=True); time.sleep(600)"
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     with owner.stdout as said:
@@ -131,7 +132,7 @@ def test_without_vllm_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pyte
 
 def test_what_is_started_is_told_of_its_device_and_of_nothing_of_ours() -> None:
     vllm = Path("/opt/vllm/bin/vllm")
-    cpu, gpu = (child.command(vllm, Path("/m"), Path("/s"), 192, gpu=gpu) for gpu in (False, True))
+    cpu, gpu = (child.command(vllm, Path("/m"), Path("/s"), 192, VllmSpec(), gpu=gpu) for gpu in (False, True))
     assert cpu[:3] == ["/opt/vllm/bin/vllm", "serve", "/m"]
     assert cpu[cpu.index("--max-model-len") + 1] == "192"
     assert "--enforce-eager" in cpu
@@ -145,6 +146,19 @@ def test_what_is_started_is_told_of_its_device_and_of_nothing_of_ours() -> None:
     assert made["X"] == "1"
     assert not {"PYTHONPATH", "VIRTUAL_ENV"} & made.keys()
     assert child.environment(vllm, 2, 1, {"VLLM_CPU_KVCACHE_SPACE": "9"})["VLLM_CPU_KVCACHE_SPACE"] == "9"
+
+
+def option(made: list[str], name: str) -> str:
+    return made[made.index(name) + 1]
+
+
+def test_what_the_spec_says_of_vllm_is_what_it_is_told() -> None:
+    how = VllmSpec(gpu_memory_utilization=0.85, max_model_len=4096, dtype="bfloat16", tensor_parallel_size=2)
+    places = (Path("/opt/vllm/bin/vllm"), Path("/m"), Path("/s"))
+    told, plain = (child.command(*places, 192, spec, gpu=True) for spec in (how, VllmSpec()))
+    names = ("--gpu-memory-utilization", "--max-model-len", "--dtype", "--tensor-parallel-size")
+    assert [option(told, name) for name in names] == ["0.85", "4096", "bfloat16", "2"]
+    assert [option(plain, name) for name in names] == ["0.3", "192", "float32", "1"]
 
 
 def test_the_fake_is_the_standard_librarys() -> None:

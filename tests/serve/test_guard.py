@@ -194,3 +194,12 @@ def test_no_bytes_at_all_are_a_fault_of_the_server(tmp_path_factory, raw, kind):
     front = Front(Server(tmp_path_factory.mktemp("spool")))
     for path in (PREDICT, "/v1/models/m/explain", "/v1/feedback"):
         assert 400 <= front.ask("POST", path, content=raw, headers={"Content-Type": kind}).status_code < 500
+
+
+def test_openais_clients_are_refused_in_their_own_shape(server: Server) -> None:
+    front = Front(server, Bounds(ongoing=8, rate=1, body=100, seconds=30))
+    body = {"model": "m", "prompt": "a", "max_tokens": 0}
+    answers = [front.ask("POST", "/v1/completions", json=body | {"user": user}) for user in ("a", "b", "c" * 200)]
+    assert [answer.status_code for answer in answers] == [400, 429, 413]
+    assert [answer.json()["error"]["type"] for answer in answers] == ["invalid_request_error"] * 3
+    assert answers[1].json()["error"]["message"] == "more than 1 requests a minute"

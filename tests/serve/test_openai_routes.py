@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -19,6 +20,7 @@ from jobs.tasks.task import Bounds, Sampling
 from serve import app
 from serve.engine import Answered, Engine
 from serve.models import One
+from serve.openai_routes import TextAsked
 from serve.predictions import PREDICTIONS
 from serve.service import Service
 from serve.spool import Spool
@@ -144,6 +146,12 @@ async def test_embeddings_are_those_of_the_log(tmp_path: Path) -> None:
     plain = await server.client.embeddings.create(model="m", input="abc", encoding_format="float")
     assert plain.data[0].embedding == [3.0] * 3
     assert server.logged() == []
+    assert (made.usage.prompt_tokens, made.usage.total_tokens) == (2, 2)
+
+
+async def test_tokens_of_what_is_embedded_are_counted(server: Server, writer: Predictor) -> None:
+    made = await server.client.embeddings.create(model="m", input=["5th Ave", "219 South Dearborn"])
+    assert made.usage.prompt_tokens == sum(map(len, writer.prompts(["5th Ave", "219 South Dearborn"])))
 
 
 async def test_models_are_listed(server: Server) -> None:
@@ -151,15 +159,121 @@ async def test_models_are_listed(server: Server) -> None:
     assert (found.id, found.object, found.owned_by) == ("m", "model", "rehone")
 
 
-async def test_what_cannot_be_done_is_refused(server: Server, tmp_path: Path) -> None:
-    chat = server.client.chat.completions.create
+async def test_another_model_is_none(server: Server) -> None:
     with pytest.raises(openai.NotFoundError, match="no model 'other' is served here"):
-        await chat(model="other", messages=ASKED)
-    with pytest.raises(openai.UnprocessableEntityError, match=r"tools: .*is not supported here"):
-        await chat(model="m", messages=ASKED, tools=[{"type": "function", "function": {"name": "f"}}])
-    with pytest.raises(openai.UnprocessableEntityError, match="n: Input should be 1"):
-        await chat(model="m", messages=ASKED, n=2)
+        await server.client.chat.completions.create(model="other", messages=ASKED)
+    with pytest.raises(openai.BadRequestError, match="an input of 1,001 characters") as refused:
+        await server.client.completions.create(model="m", prompt="a" * 1001)
+    assert refused.value.type == "invalid_request_error"
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+SAID = {"role": "user", "content": "5th Ave"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "code"),
+    [
+        ({"tools": [TOOL]}, "tools", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"functions": [TOOL["function"]]}, "functions", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type", "invalid_value"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"logprobs": True, "top_logprobs": 3}, "logprobs", "unsupported_parameter"),
+        ({"n": 2}, "n", "invalid_value"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_parameter"),
+        ({"presence_penalty": 0.5}, "presence_penalty", "unsupported_parameter"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"store": True}, "store", "unsupported_parameter"),
+        ({"metadata": {"a": "b"}}, "metadata", "unsupported_parameter"),
+        ({"service_tier": "flex"}, "service_tier", "invalid_value"),
+        ({"modalities": ["text", "audio"]}, "modalities[1]", "invalid_value"),
+        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"temperature": 3}, "temperature", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, None, "invalid_value"),
+        ({"extra_body": {"top_k": 3}}, "top_k", "unknown_parameter"),
+        ({"messages": [SAID, {"role": "user", "content": [SAID, IMAGE]}]}, "messages[1].content[0].type", "invalid_value"),
+        ({"messages": [SAID, {"role": "tool", "content": "4", "tool_call_id": "a"}]}, "messages[1].role", "invalid_value"),
+        ({"messages": [SAID | {"name": "ada"}]}, "messages[0].name", "unsupported_parameter"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [TOOL]}]}, "messages[0].tool_calls", "unsupported_parameter"),
+    ],
+)  # fmt: skip
+async def test_a_field_that_cannot_be_done_is_named(
+    server: Server, asked: dict[str, Any], param: str | None, code: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await server.client.chat.completions.create(**({"model": "m", "messages": ASKED} | asked))
+    told = refused.value
+    assert (told.status_code, told.type, told.param, told.code) == (400, "invalid_request_error", param, code)
+    assert (param or "stream_options") in told.message
     assert server.logged() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"logprobs": 0}, "logprobs"),
+        ({"echo": True}, "echo"),
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "."}, "suffix"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [5, 6]}, "prompt"),
+    ],
+)
+async def test_so_is_one_of_a_completion(server: Server, asked: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await server.client.completions.create(**({"model": "m", "prompt": "5th Ave"} | asked))
+    assert refused.value.param == param
+
+
+async def test_values_that_change_nothing_change_nothing(server: Server) -> None:
+    plain = await server.client.chat.completions.create(model="m", messages=ASKED)
+    fields = [*TextAsked.model_fields, "tools", "functions", "response_format", "modalities", "max_completion_tokens"]
+    nothing = {name: None for name in fields if name not in {"model", "safety_identifier", "metadata"}}
+    for more in (
+        {"extra_body": nothing},
+        {"tools": [], "tool_choice": "none", "parallel_tool_calls": True, "response_format": {"type": "text"}},
+        {"n": 1, "logprobs": False, "top_p": 1, "temperature": 0, "frequency_penalty": 0, "store": False},
+        {"service_tier": "auto", "modalities": ["text"], "prompt_cache_key": "a", "safety_identifier": "ada"},
+        {"messages": [message | {"content": split(message["content"])} for message in ASKED]},
+        {"messages": [ASKED[0] | {"role": "developer"}, ASKED[1]]},
+    ):
+        made = await server.client.chat.completions.create(**({"model": "m", "messages": ASKED} | more))
+        assert (made.choices, made.usage) == (plain.choices, plain.usage), more
+    whole = await server.client.completions.create(model="m", prompt="5th Ave")
+    listed = await server.client.completions.create(model="m", prompt=["5th Ave"], best_of=1, echo=False)
+    assert listed.choices == whole.choices
+    # An answer as the client has it can be sent back.
+    said = plain.choices[0].message.model_dump()
+    again = await server.client.chat.completions.create(model="m", messages=[*ASKED, said, SAID])
+    assert again.choices[0].message.content
+
+
+def split(content: str) -> list[dict[str, str]]:
+    half = len(content) // 2
+    return [{"type": "text", "text": part} for part in (content[:half], content[half:])]
+
+
+async def test_max_completion_tokens_comes_before_max_tokens(server: Server) -> None:
+    made = await server.client.chat.completions.create(
+        model="m", messages=ASKED, max_tokens=9, max_completion_tokens=2, temperature=0
+    )
+    assert made.usage is not None
+    assert made.usage.completion_tokens <= 2
+
+
+async def test_usage_comes_with_the_last_event_and_only_where_it_is_asked_for(server: Server) -> None:
+    async def told(**more: Any) -> list[object]:
+        asked = {"model": "m", "prompt": "5th Ave", "stream": True} | more
+        return [event.usage async for event in await server.client.completions.create(**asked)]
+
+    whole = (await server.client.completions.create(model="m", prompt="5th Ave")).usage
+    assert set(await told()) == {None}
+    *before, last = await told(stream_options={"include_usage": True})
+    assert (set(before), last) == ({None}, whole)
 
 
 async def test_a_classifier_writes_nothing(tmp_path: Path) -> None:

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from jobs.spec import CanarySpec
+from jobs.tasks.task import Piece, Sampling
 from serve import app
 from serve.batching import Batcher, Lane
 from serve.dealing import route
@@ -22,7 +26,7 @@ from serve.engine import Answered, Engine
 from serve.models import One
 from serve.observer import Observer
 from serve.predictions import OBSERVATIONS, PREDICTIONS, Prediction
-from serve.service import Service
+from serve.service import Service, Written
 from serve.shadow import Budget
 from serve.spool import Spool
 from serve.traffic import Traffic
@@ -158,6 +162,105 @@ async def test_a_client_names_its_key_in_a_header(play) -> None:
         long = await client.post("/v1/models/m/predict", json={"inputs": "a"}, headers={"X-Rehone-Key": 257 * "a"})
     assert long.status_code == 422
     assert long.json()["detail"].startswith("x-rehone-key: String should have at most 256 characters")
+
+
+class Writing(fakes.FakePredictor):
+    """Fails after so many words of a text, or stops for good."""
+
+    def __init__(self, after: int, how: Exception | None) -> None:
+        super().__init__()
+        self.after, self.how, self.free = after, how, threading.Event()
+
+    def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
+        pieces = super().write(given, sampling)
+        yield from itertools.islice(pieces, self.after)
+        if self.how is not None:
+            raise self.how
+        self.free.wait(10)
+        yield from pieces
+
+
+async def written(played: Played, given: str, key: str | None = None, *, whole: bool = False) -> list[Written]:
+    return [one async for one in played.service.write("m", given, Sampling(9), key, whole=whole)]
+
+
+@pytest.mark.anyio
+async def test_a_canary_writes_its_share_of_texts_and_both_are_observed_without_a_time(play) -> None:
+    played = play(share=0.3)
+    for said in texts(40):
+        parts = await written(played, said)
+        assert {part.version for part in parts} == {CANARY if route(said, 0.3) else CHAMPION}
+        assert "".join(part.piece.text for part in parts) == said
+        assert len({part.prediction_id for part in parts}) == 1
+    logged, seen = played.kept()
+    assert {row["version"] for row in logged} == {CHAMPION, CANARY}
+    columns = ("prediction_id", "version", "label")
+    assert [[row[name] for name in columns] for row in logged] == [[row[name] for name in columns] for row in seen]
+    assert {(row["kind"], row["batch_rows"], row["seconds"], row["fault"]) for row in seen} == {
+        ("answer", 1, None, None)
+    }
+    assert len({row["batch"] for row in seen}) == 40
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("after", "how"), [(0, ValueError("no such tensor")), (0, None), (1, ValueError("half"))])
+async def test_a_text_that_a_canary_cannot_begin_or_end_the_champion_writes(play, whole, after, how) -> None:
+    played = play(share=MOST, timeout_seconds=0.2 if how is None else 30)
+    canary = Writing(after, how)
+    played.engines[CANARY] = Engine(fakes.version(CANARY), canary)
+    if after and not whole:
+        # A part has been sent, and what the champion would write need not begin with it.
+        with pytest.raises(ValueError, match="half"):
+            await written(played, "one two three", whole=whole)
+        logged, (seen,) = played.kept()
+        assert (logged, seen["version"], seen["fault"]) == ([], CANARY, "ValueError: half")
+        return
+    parts = await written(played, "one two three", whole=whole)
+    canary.free.set()
+    assert {part.version for part in parts} == {CHAMPION}
+    assert "".join(part.piece.text for part in parts) == "one two three"
+    (row,), (seen,) = played.kept()
+    assert row["version"] == CHAMPION
+    assert (seen["version"], seen["fault"].split(":")[0]) == (CANARY, "TimeoutError" if how is None else "ValueError")
+
+
+@pytest.mark.anyio
+async def test_a_text_that_the_champion_cannot_write_either_is_its_fault_too(play) -> None:
+    played = play(share=0.0001)
+    played.engines[CHAMPION] = Engine(fakes.version(CHAMPION), Writing(1, ValueError("half")))
+    with pytest.raises(ValueError, match="half"):
+        await written(played, "one two three", whole=True)
+    (seen,) = played.kept()[1]
+    assert (seen["version"], seen["fault"]) == (CHAMPION, "ValueError: half")
+
+
+@pytest.mark.anyio
+async def test_openais_clients_are_dealt_by_key_user_and_how_a_conversation_begins(play) -> None:
+    played = play(share=0.5)
+    api = app.build(One(played.service, fakes.Follower()), app.Limits(predict=4, explain=2, characters=1000))
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(api))
+    client = openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=http, max_retries=0)
+
+    def by(key: str) -> str:
+        return f"version {CANARY if route(key, 0.5) else CHAMPION}"
+
+    async def chat(*said: str, **more: Any) -> str | None:
+        messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+        made = await client.chat.completions.create(model="m", messages=messages, **more)
+        stream = await client.chat.completions.create(model="m", messages=messages, stream=True, **more)
+        assert {event.system_fingerprint async for event in stream} == {made.system_fingerprint}
+        return made.system_fingerprint
+
+    for name in ("ada", "grace", "edsger", "barbara"):
+        assert {await chat(text, user=name) for text in texts(3)} == {by(name)}
+        assert await chat("hi", safety_identifier=name) == by(name)
+        assert await chat("hi", user="alan", extra_headers={"X-Rehone-Key": name}) == by(name)
+        begun = by(json.dumps([{"role": "user", "content": name}]))
+        assert await chat(name) == await chat(name, "and?", "more") == begun
+        made = await client.completions.create(model="m", prompt=name)
+        assert made.system_fingerprint == by(name)
+    assert {row["version"] for row in played.kept()[0]} == {CHAMPION, CANARY}
 
 
 @pytest.mark.anyio

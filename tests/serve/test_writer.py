@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import shutil
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cluster.errors import ClusterError
 from jobs import model, tasks
 from jobs.predictor import Predictor
-from jobs.spec import MethodSpec
+from jobs.spec import MethodSpec, VllmSpec
+from jobs.tasks import writing as texts
 from jobs.tasks.task import Piece, Sampling
-from serve import child, choice, engine, writer
+from serve import child, choice, engine, parity, writer
+from serve.batching import Batcher
 from serve.certificate import Measured
-from serve.engine import Engine
+from serve.engine import Answered, Engine
 from serve.writer import Writer
 from tests.jobs.tasks import projects
 
@@ -27,6 +33,7 @@ from . import fakes, writing
 from .test_child import eventually, gone
 
 INPUTS = writing.INPUTS
+GOLDEN = parity.Golden(INPUTS, ["North Chicago"] * len(INPUTS), [[]] * len(INPUTS))
 OWN = Path(__file__).parents[2] / ".vllm"  # `make vllm`
 
 
@@ -49,7 +56,7 @@ def _measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def echo(vllm: Path, plain: Predictor, tmp_path: Path) -> Writer:
     del vllm
-    return writer.open_(plain, writer.whole(plain, tmp_path / "whole"))
+    return writer.open_(plain, writer.whole(plain, tmp_path / "whole"), VllmSpec(), GOLDEN)
 
 
 def asked(folder: Path) -> list[dict[str, Any]]:
@@ -105,6 +112,47 @@ def test_texts_and_batches_are_written_at_once(echo: Writer) -> None:
     assert list(begun)[-1].ended
 
 
+async def asked_of(served: Engine, clients: int) -> list[Answered]:
+    """An input each, all at the same time."""
+    batcher = Batcher("test", 1)
+    answer = batcher.lane(lambda: served)
+    made = await asyncio.gather(*(answer([INPUTS[at % 4]]) for at in range(clients)))
+    await asyncio.to_thread(batcher.stop)
+    return list(made)
+
+
+def test_requests_of_many_clients_are_in_vllm_at_once(echo: Writer, tmp_path: Path) -> None:
+    (tmp_path / "whole" / "fake.txt").write_text("meets")
+    made = asyncio.run(asked_of(Engine(fakes.version(1), echo), 20))
+    (tmp_path / "whole" / "fake.txt").write_text("up")
+    alone = echo(INPUTS)
+    assert all(writing.same(one.outputs[0], alone[at % 4]) for at, one in enumerate(made))
+    assert max(one.batch_rows for one in made) > 6
+
+
+def test_prompts_that_wait_are_read_together_and_a_fault_is_told_to_who_waited() -> None:
+    calls, begun, let = list[int](), threading.Event(), threading.Event()
+
+    def embedded(prompts: Sequence[Sequence[int]]) -> writer.Embeddings:
+        calls.append(len(prompts))
+        begun.set()
+        assert let.wait(30)
+        if [13] in prompts:
+            raise ValueError("unlucky")
+        return [np.full(1, prompt[0], np.float32) for prompt in prompts]
+
+    reader = writer.Reader(embedded)
+    first = reader.read([[1]])
+    assert begun.wait(30)
+    others = [reader.read([[2], [3]]), reader.read([[4]])]
+    let.set()
+    assert [[float(one[0]) for one in asked.result(30)] for asked in (first, *others)] == [[1], [2, 3], [4]]
+    assert calls == [1, 3]
+    with pytest.raises(ValueError, match="unlucky"):
+        reader.read([[13]]).result(30)
+    assert reader.read([[5]]).result(30) == [np.full(1, 5, np.float32)]
+
+
 def test_a_dead_one_fails_what_it_was_asked_and_its_replica(echo: Writer) -> None:
     pieces = echo.write(INPUTS[0], Sampling(12, seed=13))
     next(pieces)
@@ -120,7 +168,7 @@ def test_a_version_is_admitted_if_its_texts_are_the_trainers(
     kept, own = tmp_path / "kept", shutil.copytree(version, tmp_path / "own")
     with pytest.raises(ClusterError, match=r"engine vllm: answers the golden inputs 1 away from the trainer \(allo"):
         choice.loader("vllm", kept)(own)
-    writing.golden(own, writer.open_(plain, writer.whole(plain, tmp_path / "echo"))(INPUTS))
+    writing.golden(own, writer.open_(plain, writer.whole(plain, tmp_path / "echo"), VllmSpec(), GOLDEN)(INPUTS))
     made = engine.load(fakes.version(1), own, choice.loader("vllm", kept))
     assert made.predictor.engine == "vllm"
     place = choice._place(kept, own)
@@ -133,6 +181,37 @@ def test_a_version_is_admitted_if_its_texts_are_the_trainers(
     vllm.unlink()
     with pytest.raises(ClusterError, match=r"serving\.engine vllm: REHONE_VLLM names"):
         choice.loader("vllm", kept)(own)
+
+
+@pytest.mark.usefixtures("vllm")
+def test_in_half_precision_the_trainers_texts_must_be_as_likely(
+    version: Path, plain: Predictor, tmp_path: Path
+) -> None:
+    kept, how = tmp_path / "kept", VllmSpec(dtype="bfloat16")
+    place = choice._place(kept, version) / "whole"
+    writer.whole(plain, place)
+    golden = parity.golden(version)
+    ends = texts.endings(plain.tokenizer, golden.labels, plain.bounds.answer)
+    rows = [[*prompt, *ends[at][:-1].tolist()] for at, prompt in enumerate(plain.prompts(INPUTS))]
+    assert max(map(len, rows)) < plain.bounds.input + plain.bounds.answer
+
+    def off(by: float) -> None:
+        known = {str(row): [chance - by for chance in texts.chances(plain.net, row)] for row in rows}
+        (place / "chances.json").write_text(json.dumps(known))
+
+    off(0.2)
+    with pytest.raises(
+        ClusterError, match=r"engine vllm-bfloat16: cannot be started: finds a token of the golden answers 0\.2 "
+    ):
+        choice.loader("vllm", kept, how)(version)
+    off(0.05)
+    made = engine.load(fakes.version(1), version, choice.loader("vllm", kept, how))
+    assert made.predictor.engine == "vllm-bfloat16"
+    (measured,) = choice.measured(kept, version)
+    assert (measured.engine, measured.apart, measured.fault) == ("vllm-bfloat16", 1.0, ""), "it writes others"
+    # What was measured in one precision says nothing of another.
+    with pytest.raises(ClusterError, match="engine vllm: answers the golden inputs 1 away"):
+        choice.loader("vllm", kept)(version)
 
 
 @pytest.mark.usefixtures("vllm")
@@ -185,9 +264,9 @@ def test_adapters_are_merged_in_what_vllm_reads(version: Path, tmp_path: Path) -
 
 def test_a_token_takes_a_key_and_a_value_a_layer_and_head(plain: Predictor) -> None:
     config = plain.net.config
-    assert writer.token_bytes(config) == 2 * 4 * config.num_hidden_layers * config.hidden_size
+    assert writer.token_bytes(config, 4) == 2 * 4 * config.num_hidden_layers * config.hidden_size
     config = type(config)(hidden_size=96, num_attention_heads=6, num_key_value_heads=2, num_hidden_layers=3)
-    assert writer.token_bytes(config) == 2 * 4 * 3 * 2 * 16
+    assert writer.token_bytes(config, 2) == 2 * 2 * 3 * 2 * 16
 
 
 def test_only_whole_causal_models_go(
@@ -203,14 +282,19 @@ def test_only_whole_causal_models_go(
         choice.loader("vllm", tmp_path / "kept")(version)
 
 
-@pytest.mark.slow
-def test_vllm_itself_answers_as_its_trainer_and_writes_two_texts_at_once(
-    version: Path, plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _real(monkeypatch: pytest.MonkeyPatch) -> None:
     if child.found() is None:
         if not (OWN / ".ready").exists():
             pytest.skip("no vllm: neither REHONE_VLLM nor the PATH names one, and `make vllm` has not made one")
         monkeypatch.setenv(child.VARIABLE, str(OWN / "bin" / "vllm"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_real")
+def test_vllm_itself_answers_as_its_trainer_and_writes_two_texts_at_once(
+    version: Path, plain: Predictor, tmp_path: Path
+) -> None:
     served = engine.load(fakes.version(1), version, choice.loader("vllm", tmp_path / "kept"))
     assert served.predictor.engine == "vllm"
     outputs = served.answer(INPUTS).outputs
@@ -228,3 +312,21 @@ def test_vllm_itself_answers_as_its_trainer_and_writes_two_texts_at_once(
     assert drawn[0] == drawn[1] != drawn[2]
     begun = [served.write(given, Sampling(12)) for given in INPUTS[:2]]
     assert [next(pieces).ended for pieces in begun] == [None, None], "the second has begun before the first has ended"
+    made = asyncio.run(asked_of(served, 12))
+    assert all(writing.same(one.outputs[0], outputs[at % 4]) for at, one in enumerate(made))
+    assert max(one.batch_rows for one in made) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_real")
+def test_vllm_itself_in_half_precision_finds_the_trainers_texts_as_likely(version: Path, tmp_path: Path) -> None:
+    how = VllmSpec(dtype="bfloat16", max_model_len=128, gpu_memory_utilization=0.2)
+    served = engine.load(fakes.version(1), version, choice.loader("vllm", tmp_path / "kept", how))
+    assert served.predictor.engine == "vllm-bfloat16"
+    assert len(served.answer(INPUTS).outputs) == len(INPUTS)
+    # Weights that are not the trainer's are found out.
+    plain = Predictor.load(version)
+    with torch.no_grad():
+        plain.net.model.layers[0].mlp.up_proj.weight.mul_(0.5)
+    with pytest.raises(ClusterError, match="finds a token of the golden answers"):
+        writer.open_(plain, choice._place(tmp_path / "kept", version) / "whole", how, parity.golden(version))

@@ -1,8 +1,8 @@
 """`vllm serve MODEL --uds SOCKET ...` as far as it is asked here, in the standard library: it writes each prompt again.
 
-MODEL/fake.txt says how it starts: `up`, `dies`, `never`. MODEL/pids.txt gets its own pid and that of a process it
+MODEL/fake.txt says how it starts: `up`, `dies`, `never`; while it says `meets` no batch is answered before two are there. MODEL/pids.txt gets its own pid and that of a process it
 starts, MODEL/asked.jsonl what it was asked. A text with seed 2 waits after its first token until two are being written;
-with seed 13 it dies there. A token's chance is 0.5.
+with seed 13 it dies there. A token's chance is 0.5; those of a prompt's are in MODEL/chances.json, by the prompt.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif asked.get("stream"):
             self._stream(asked)
         else:
+            if how() == "meets":
+                BOTH.wait()
             made = [choice(at, written(prompt, asked)) for at, prompt in enumerate(asked["prompt"])]
+            if "prompt_logprobs" in asked:
+                known = json.loads((MODEL / "chances.json").read_text())
+                for one, prompt in zip(made, asked["prompt"], strict=True):
+                    pairs = zip(prompt[1:], known[str(prompt)], strict=True)
+                    one["prompt_logprobs"] = [None, *({str(token): {"logprob": chance}} for token, chance in pairs)]
             self._answer(200, {"choices": made[::-1]})
 
     def _answer(self, status: int, tree: dict[str, Any]) -> None:
@@ -78,7 +85,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def written(prompt: list[int], asked: dict[str, Any]) -> list[int]:
-    (end,) = asked["stop_token_ids"]
+    (end,) = asked.get("stop_token_ids", [-1])
     whole = [*prompt, end]
     return whole[: whole.index(end) + 1][: asked["max_tokens"]]
 
@@ -87,14 +94,17 @@ def choice(at: int, tokens: list[int]) -> dict[str, Any]:
     return {"index": at, "token_ids": tokens, "logprobs": {"token_logprobs": [math.log(0.5)] * len(tokens)}}
 
 
+def how() -> str:
+    return (MODEL / "fake.txt").read_text() if (MODEL / "fake.txt").exists() else "up"
+
+
 def main() -> None:
-    how = (MODEL / "fake.txt").read_text() if (MODEL / "fake.txt").exists() else "up"
     child = subprocess.Popen(["sleep", "600"])
     (MODEL / "pids.txt").write_text(f"{os.getpid()} {child.pid}")
-    if how == "dies":
+    if how() == "dies":
         print("WARNING not enough files, OSError: [Errno 24]\nRuntimeError: no kernel for this\nand more", flush=True)
         os._exit(3)
-    if how == "never":
+    if how() == "never":
         print("still loading", flush=True)
         time.sleep(600)
     Server(sys.argv[sys.argv.index("--uds") + 1], Handler).serve_forever()

@@ -320,3 +320,12 @@ def test_the_same_times_are_not_slower():
 def test_levels_of_all_looks_and_tests_add_up_to_the_rate():
     levels = [SPEC.false_alarm_rate / (look * (look + 1)) / canary._TESTS for look in range(1, 200)]
     assert 0.99 * SPEC.false_alarm_rate < 3 * sum(levels) < SPEC.false_alarm_rate
+
+
+def test_texts_that_have_no_time_are_judged_by_faults_and_labels() -> None:
+    rows = both(300, seed=1, labelled=1.0).assign(seconds=np.nan)
+    verdict = judge(rows, CANARY, None, SPEC)
+    assert verdict.action == PROMOTE
+    assert "no batches of the same size to compare times by" in verdict.reasons
+    assert judge(both(300, faults=0.3).assign(seconds=np.nan), CANARY, None, SPEC).action == DROP
+    assert judge(both(300, labelled=1.0, accuracy=0.5).assign(seconds=np.nan), CANARY, None, SPEC).action == DROP
