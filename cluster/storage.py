@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -99,6 +100,21 @@ class Storage:
         finally:
             part.unlink(missing_ok=True)
 
+    def put(self, path: str, file: Path) -> None:
+        """A copy of a file of this machine, there when it is whole."""
+        if not self._is_local:
+            self.fs.put_file(str(file), self._path(path))
+            return
+        with self.made(path) as part:
+            shutil.copyfile(file, part)
+
+    def get(self, path: str, file: Path) -> None:
+        """A copy as a file of this machine, which is the caller's. Raises NotFoundError."""
+        try:
+            self.fs.get_file(self._path(path), str(file))
+        except FileNotFoundError:
+            raise NotFoundError("does not exist", where=self.url(path)) from None
+
     def on_disk(self, path: str) -> Path:
         """A file that never changes, as one of this machine: fetched once, however many processes ask at a time.
 
@@ -117,10 +133,7 @@ class Storage:
 
     def _fetch(self, path: str, target: Path) -> None:
         part = target.with_name(f"{target.name}.part")
-        try:
-            self.fs.get_file(self._path(path), str(part))
-        except FileNotFoundError:
-            raise NotFoundError("does not exist", where=self.url(path)) from None
+        self.get(path, part)
         part.replace(target)
 
     def _here(self, path: str) -> Path:

@@ -16,27 +16,29 @@ from typing import Any
 from jobs import loop
 from jobs.loop import Report, Work
 
+from .paused import Stretch
+
 
 def bundles(workers: int, cpus: int, *, gpu: bool) -> list[dict[str, float]]:
     """What a trial reserves: one bundle a worker, the trial's own process in the first."""
     return [{"CPU": float(cpus)} | ({"GPU": 1.0} if gpu else {})] * workers
 
 
-def run(work: Work, report: Report) -> None:
-    """Train on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
+def run(work: Work, report: Report, stretch: Stretch) -> None:
+    """Train a stretch on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
     workers = work.spec.scaling.most_workers
     if workers == 1:
         with alone():
-            _loop(work, 0, report)
+            _loop(work, 0, stretch, report)
         return
     import ray
 
-    others = _start(work, address := _address())
-    _member(work, address, 0, report)
+    others = _start(work, stretch, address := _address())
+    _member(work, stretch, address, 0, report)
     ray.get(others)
 
 
-def _start(work: Work, address: str) -> list[Any]:
+def _start(work: Work, stretch: Stretch, address: str) -> list[Any]:
     import ray
     from ray.util.placement_group import get_current_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -52,21 +54,34 @@ def _start(work: Work, address: str) -> list[Any]:
     return [
         member.options(
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-        ).remote(kept, address, rank)
+        ).remote(kept, stretch, address, rank)
         for rank in range(1, scaling.most_workers)
     ]
 
 
-def _member(work: Work, address: str, rank: int, report: Report | None = None) -> None:
+def _member(work: Work, stretch: Stretch, address: str, rank: int, report: Report | None = None) -> None:
     scaling = work.spec.scaling
     backend = "nccl" if scaling.use_gpu else "gloo"
     with _joined(backend, address, rank, scaling.most_workers):
-        _loop(work, rank, report or _silent)
+        _loop(work, rank, stretch, report or _silent)
 
 
-def _loop(work: Work, rank: int, report: Report) -> None:
+def _loop(work: Work, rank: int, stretch: Stretch, report: Report) -> None:
     scaling = work.spec.scaling
-    loop.run(work, rank=rank, world=scaling.most_workers, threads=scaling.cpus_per_worker, report=report)
+
+    def reported(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        stretch.reported(metrics, checkpoint)
+        report(metrics, checkpoint)
+
+    loop.run(
+        work,
+        rank=rank,
+        world=scaling.most_workers,
+        threads=scaling.cpus_per_worker,
+        report=reported,
+        resume=stretch.resume(),
+        until=stretch.until,
+    )
 
 
 def _silent(metrics: dict[str, Any], checkpoint: Path | None) -> None:
