@@ -332,9 +332,9 @@ class SweepSpec(Part):
     )
     scheduler: Literal["halving", "asha", "none"] = Field(
         "asha",
-        description="halving (Jamieson & Talwalkar 2016) trains all points to a rung, and the best go on to the next from "
-        "where they were; asha (Li et al. 2020) does not wait for all, and stops a trial that lags behind those before "
-        "it; none lets all live to their end.",
+        description="halving (Jamieson & Talwalkar 2016) trains all points to a rung, and the best go on from where "
+        "they were; asha (Li et al. 2020) does not wait for all, and stops a trial that lags behind those before it; "
+        "none lets all live to their end.",
     )
     trials: PositiveInt = Field(6, description="Points drawn from `search`; a grid takes all it has.")
     epochs: PositiveInt = Field(2, description="Epochs of a trial that comes to its end.")

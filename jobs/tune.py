@@ -1,8 +1,8 @@
 """The sweep: Ray Tune over dotted keys of the spec, trials on the training loop as it is.
 
 Trials train in one stage (`sweep/stage.py`), or in one a rung (`sweep/halving.py`). Each runs in its own process, with
-further workers beside it when `sweep.workers` says so (`sweep/group.py`). What comes of it is kept as it ends, so a sweep
-that was interrupted goes on where it was (`sweep/record.py`).
+further workers beside it when `sweep.workers` says so (`sweep/group.py`). What comes of it is kept as it ends, so a
+sweep that was interrupted goes on where it was (`sweep/record.py`).
 """
 
 from __future__ import annotations

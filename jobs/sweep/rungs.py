@@ -1,9 +1,9 @@
 """Who goes on in synchronous successive halving, and until when (Jamieson & Talwalkar 2016, arXiv:1502.07943).
 
-No Ray here. It is one bracket of Hyperband (Li et al. 2018, arXiv:1603.06560). All points train to the first rung, the best one in
-`sweep.reduction_factor` of them to the next, and so on. How many are in a rung is settled before anything has trained,
-and of equal losses the lesser id goes first: nothing hangs on the order in which points come, and one that failed makes
-no place for another.
+No Ray here. It is one bracket of Hyperband (Li et al. 2018, arXiv:1603.06560): all points train to the first rung, the
+best one in `sweep.reduction_factor` of them to the next, and so on. How many are in a rung is settled before anything
+has trained, and of equal losses the lesser id goes first: nothing hangs on the order in which points come, and one that
+failed makes no place for another.
 """
 
 from __future__ import annotations
