@@ -6,10 +6,13 @@ with a trial that ASHA stops, Ray ends every worker in it. A trainer nested in a
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,9 @@ def run(work: Work, report: Report, stretch: Stretch) -> None:
     """Train a stretch on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
     workers = work.spec.scaling.most_workers
     if workers == 1:
-        with alone():
-            _loop(work, 0, stretch, report)
+        _settle_alone()
+        gc.collect()  # a trial that was in this process before has engines that refer to themselves
+        _loop(work, 0, stretch, report)
         return
     import ray
 
@@ -94,6 +98,14 @@ def _address() -> str:
     from cluster.session import free_port
 
     return f"tcp://{ray.util.get_node_ip_address()}:{free_port()}"
+
+
+@cache
+def _settle_alone() -> None:
+    """A process group of one until this process ends: DeepSpeed holds on to the first group that it sees."""
+    left = ExitStack()
+    left.enter_context(alone())
+    atexit.register(left.close)
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def train(job: Work, kept: Kept, run: Run, scheduler: Any, stage: Stage, ended: 
             scheduler=scheduler,
             search_alg=searcher,
             max_concurrent_trials=job.spec.sweep.concurrent,
+            reuse_actors=scaling.most_workers == 1,  # most of a short trial is what its process imports
         ),
         run_config=tune.RunConfig(
             name=f"{run.id}-{stage.until}",

@@ -6,10 +6,12 @@ import pytest
 
 from cluster.tracking import Tracker
 from jobs import pipeline, tune
+from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.sweep import stage
-from jobs.sweep.record import Importance
+from jobs.sweep.record import Importance, Kept
+from jobs.sweep.stage import Ended, Stage
 from jobs.tune import Swept, Trial
 
 SEARCH = {"method.rank": {"choice": [2, 4, 8, 16]}}
@@ -33,6 +35,25 @@ def test_asha_goes_by_what_trials_of_before_did() -> None:
         trial = type("New", (), {"trial_id": "new"})()
         asha.on_trial_add(None, trial)
         assert asha.on_trial_result(None, trial, {"epoch": 1.0, tune.METRIC: losses}) == told
+
+
+def test_what_ends_is_kept_at_once_and_only_what_is_missing_runs(place: Place) -> None:
+    made = SPEC.with_values({"sweep.scheduler": "none", "sweep.algorithm": "grid"})
+    kept, asked = Kept(place.storage, "sweeps/x"), []
+
+    def train(of: Stage, ended: Ended) -> None:
+        asked.append((of.until, of.trials))
+        for _ in range(2):  # then it dies, or all have ended
+            ended(stage.outcome(made, of.points(), reports(0.5, 0.4, 0.3, 0.2), ""))
+
+    job = Work(made, (), None, None, zero_stage=0, epochs=4)
+    first = tune._at_once(job, kept, (), train)
+    assert kept.trials() == tuple(sorted(first, key=lambda trial: trial.id))
+    whole = tune._at_once(job, kept, first, train)
+    assert {trial.values["method.rank"] for trial in whole} == {2, 4, 8, 16}
+    assert len(kept.trials()) == len(whole) == 4
+    assert tune._at_once(job, kept, whole, train) == whole
+    assert asked == [(4, 4), (4, 2)]
 
 
 @pytest.mark.parametrize("name", ["none", "halving"])
