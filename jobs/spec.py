@@ -331,7 +331,7 @@ class SweepSpec(Part):
         "2011), which looks where points were good. None comes twice.",
     )
     scheduler: Literal["halving", "asha", "none"] = Field(
-        "asha",
+        "halving",
         description="halving (Jamieson & Talwalkar 2016) trains all points to a rung, and the best go on from where "
         "they were; asha (Li et al. 2020) does not wait for all, and stops a trial that lags behind those before it; "
         "none lets all live to their end.",

@@ -194,6 +194,7 @@ def test_a_sweep_gives_back_what_it_took(ray_session: str, spec: Spec, place: Pl
 
     search = {"training.learning_rate": {"choice": [1e-6, 0.3, 0.4, 0.5]}}
     changes = {"sweep.algorithm": "grid", "sweep.search": search, "sweep.share": 0.5, "sweep.workers": 2}
+    changes |= {"sweep.scheduler": "asha"}
     spec = spec.with_values(changes | {"scaling.cpus_per_worker": 2, "sweep.concurrent": 3})
     before = ray.available_resources()["CPU"]
     best, swept = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)

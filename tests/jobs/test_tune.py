@@ -31,7 +31,7 @@ def reports(*losses: float) -> list[dict[str, float]]:
 def test_asha_goes_by_what_trials_of_before_did() -> None:
     known = [Trial(str(at), POINT, 0.2, None, 4.0, "finished", "", 20, ((1.0, 0.1 * at),)) for at in range(1, 5)]
     for losses, told in ((0.05, "CONTINUE"), (0.45, "STOP")):
-        asha = tune.scheduler(SPEC, known)
+        asha = tune.scheduler(SPEC.with_values({"sweep.scheduler": "asha"}), known)
         trial = type("New", (), {"trial_id": "new"})()
         asha.on_trial_add(None, trial)
         assert asha.on_trial_result(None, trial, {"epoch": 1.0, tune.METRIC: losses}) == told
