@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,13 +103,28 @@ class Storage:
         finally:
             part.unlink(missing_ok=True)
 
+    def put(self, path: str, file: Path) -> None:
+        """A copy of a file of this machine, there when it is whole."""
+        if not self._is_local:
+            self.fs.put_file(str(file), self._path(path))
+            return
+        with self.made(path) as part:
+            shutil.copyfile(file, part)
+
+    def get(self, path: str, file: Path) -> None:
+        """A copy as a file of this machine, which is the caller's. Raises NotFoundError."""
+        try:
+            self.fs.get_file(self._path(path), str(file))
+        except FileNotFoundError:
+            raise NotFoundError("does not exist", where=self.url(path)) from None
+
     def on_disk(self, path: str) -> Path:
         """A file that never changes, as one of this machine: fetched once, however many processes ask at a time.
 
         Raises NotFoundError.
         """
         if not self._is_local:
-            return self._fetched(path, lambda part: self.fs.get_file(self._path(path), str(part)))
+            return self._fetched(path, lambda part: self.get(path, part))
         target = Path(self.url(path))
         if not target.exists():
             raise NotFoundError("does not exist", where=self.url(path))

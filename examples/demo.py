@@ -147,7 +147,7 @@ def _train(spec: Spec, place: Place, story: Story) -> None:
     with story.stage("prepare", "clean, split, write a dataset version"):
         data = pipeline.prepare(spec, place)
         say(show.dataset(data))
-    with story.stage("sweep", f"{spec.sweep.trials} trials under ASHA"):
+    with story.stage("sweep", f"{spec.sweep.trials} trials, {spec.sweep.scheduler}"):
         best, swept = pipeline.tune_spec(spec, data, place)
         say(show.sweep(swept))
     with story.stage("train", f"{spec.scaling.said_workers} workers, DeepSpeed, LoRA"):

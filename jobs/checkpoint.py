@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from . import model
 
+_LOOP, _STATE = "loop.json", "state-*.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _SHARDED = 3  # the ZeRO stage that shards weights
 
@@ -52,12 +53,17 @@ def save(engine: Any, net: Any, state: State, folder: Path) -> None:
         model.save(net, weights, folder)
         kept = asdict(state) | {"losses": losses}
         tree = {"loop": kept, "adam": _adam_step(engine), "schedule": engine.lr_scheduler.state_dict()}
-        (folder / "loop.json").write_text(json.dumps(tree))
+        (folder / _LOOP).write_text(json.dumps(tree))
+
+
+def parts(folder: Path) -> list[Path]:
+    """What a training goes on from among the files that one rank saved; the others are the model as it is published."""
+    return [file for pattern in (_STATE, _LOOP) for file in folder.glob(pattern)]
 
 
 def restore(engine: Any, net: Any, folder: Path) -> State:
     """Put a checkpoint's weights, moments and schedule into an engine that has not taken a step. A collective call."""
-    tree = json.loads((folder / "loop.json").read_text())
+    tree = json.loads((folder / _LOOP).read_text())
     _begin_moments(engine, tree["adam"])
     tensors = _Tensors(folder)
     own = _own(engine, net)
@@ -82,7 +88,7 @@ class _Tensors:
     """The tensors of all ranks' files by name, read when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        files: list[Any] = [safe_open(file, "pt") for file in sorted(folder.glob("state-*.safetensors"))]
+        files: list[Any] = [safe_open(file, "pt") for file in sorted(folder.glob(_STATE))]
         self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - it is no dict
 
     def __getitem__(self, name: str) -> torch.Tensor:

@@ -84,11 +84,13 @@ def run(
     report: Report,
     resume: AbstractContextManager[str | Path] | None = None,
     noticed: Callable[[int], bool] = never,
+    until: int | None = None,
 ) -> None:
     """Train until the last epoch or until validation loss has turned. torch.distributed must be initialised.
 
     `resume` gives the folder of a checkpoint, and may take it back once that has been read. `noticed` is asked after
-    each step, on all ranks, whether a checkpoint is wanted at once.
+    each step, on all ranks, whether a checkpoint is wanted at once. `until` pauses at the first report after so many
+    epochs, which is one that there would have been anyway: who goes on from it is where nobody had paused.
     """
     import torch
 
@@ -100,6 +102,7 @@ def run(
     train, validation = work.train.open(), work.validation.open()
     per_epoch = math.ceil(len(train) / spec.training.global_batch_size)
     total = per_epoch * work.epochs
+    pause = total if until is None else min(total, per_epoch * until)
     net = model.trainable(spec, work.labels, Path(work.start) if work.start else None)
     if isinstance(train, Sequences) and train.most is not None:
         require_apart(net, train)
@@ -112,7 +115,7 @@ def run(
             state = checkpoint.restore(engine, net, Path(folder))
     if state.reported:
         report(state.reported, None)
-    if state.ended:
+    if state.ended or state.step >= pause:
         return
     every = math.ceil(per_epoch / spec.training.evaluations_per_epoch)
     plan = batches.steps(
@@ -149,7 +152,7 @@ def run(
                 "stopped_early": state.ended and not ends,
             }
             _report(engine, net, state, state.reported, report)
-            if state.ended:
+            if state.ended or state.step >= pause:
                 return
         elif noticed(state.step):
             _report(engine, net, state, {"step": state.step, "saved_on_notice": 1, "validation_loss": math.nan}, report)

@@ -330,13 +330,18 @@ class SweepSpec(Part):
         description="How points come: drawn, every combination of the choices, or by Optuna's TPE (Bergstra et al. "
         "2011), which looks where points were good. None comes twice.",
     )
-    scheduler: Literal["asha", "none"] = Field(
-        "asha", description="ASHA (Li et al. 2020) stops trials that lag behind; none lets all live to their end."
+    scheduler: Literal["halving", "asha", "none"] = Field(
+        "halving",
+        description="halving (Jamieson & Talwalkar 2016) trains all points to a rung, and the best go on from where "
+        "they were; asha (Li et al. 2020) does not wait for all, and stops a trial that lags behind those before it; "
+        "none lets all live to their end.",
     )
     trials: PositiveInt = Field(6, description="Points drawn from `search`; a grid takes all it has.")
-    epochs: PositiveInt = Field(2, description="Epochs of a trial that ASHA lets live to its end.")
-    grace_epochs: PositiveInt = Field(1, description="Epochs before ASHA may stop a trial.")
-    reduction_factor: int = Field(2, ge=2, description="ASHA keeps one in this many at each rung.")
+    epochs: PositiveInt = Field(2, description="Epochs of a trial that comes to its end.")
+    grace_epochs: PositiveInt = Field(1, description="Epochs that every trial trains: the first rung.")
+    reduction_factor: int = Field(
+        2, ge=2, description="One trial in this many goes on from a rung to the next, which is as many times as far."
+    )
     share: float = Field(1.0, gt=0, le=1, description="Share of the training rows that trials see.")
     concurrent: PositiveInt = Field(2, description="Trials at a time.")
     workers: PositiveInt = Field(1, description="Workers of a trial, reserved as one.")
@@ -354,8 +359,8 @@ class SweepSpec(Part):
     def _trials_do_not_pause(cls, scheduler: Any) -> Any:
         if scheduler == "pbt":
             raise ValueError(
-                "population-based training is not supported: trials keep no weights that another could go on from; "
-                "use asha"
+                "population-based training is not supported: no trial goes on with another's weights and other values; "
+                "use halving or asha"
             )
         return scheduler
 

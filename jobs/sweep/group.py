@@ -6,15 +6,20 @@ with a trial that ASHA stops, Ray ends every worker in it. A trainer nested in a
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jobs import loop
 from jobs.loop import Report, Work
+
+from .paused import Stretch
 
 
 def bundles(workers: int, cpus: int, *, gpu: bool) -> list[dict[str, float]]:
@@ -22,21 +27,22 @@ def bundles(workers: int, cpus: int, *, gpu: bool) -> list[dict[str, float]]:
     return [{"CPU": float(cpus)} | ({"GPU": 1.0} if gpu else {})] * workers
 
 
-def run(work: Work, report: Report) -> None:
-    """Train on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
+def run(work: Work, report: Report, stretch: Stretch) -> None:
+    """Train a stretch on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
     workers = work.spec.scaling.most_workers
     if workers == 1:
-        with alone():
-            _loop(work, 0, report)
+        _settle_alone()
+        gc.collect()  # a trial that was in this process before has engines that refer to themselves
+        _loop(work, 0, stretch, report)
         return
     import ray
 
-    others = _start(work, address := _address())
-    _member(work, address, 0, report)
+    others = _start(work, stretch, address := _address())
+    _member(work, stretch, address, 0, report)
     ray.get(others)
 
 
-def _start(work: Work, address: str) -> list[Any]:
+def _start(work: Work, stretch: Stretch, address: str) -> list[Any]:
     import ray
     from ray.util.placement_group import get_current_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -52,21 +58,34 @@ def _start(work: Work, address: str) -> list[Any]:
     return [
         member.options(
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-        ).remote(kept, address, rank)
+        ).remote(kept, stretch, address, rank)
         for rank in range(1, scaling.most_workers)
     ]
 
 
-def _member(work: Work, address: str, rank: int, report: Report | None = None) -> None:
+def _member(work: Work, stretch: Stretch, address: str, rank: int, report: Report | None = None) -> None:
     scaling = work.spec.scaling
     backend = "nccl" if scaling.use_gpu else "gloo"
     with _joined(backend, address, rank, scaling.most_workers):
-        _loop(work, rank, report or _silent)
+        _loop(work, rank, stretch, report or _silent)
 
 
-def _loop(work: Work, rank: int, report: Report) -> None:
+def _loop(work: Work, rank: int, stretch: Stretch, report: Report) -> None:
     scaling = work.spec.scaling
-    loop.run(work, rank=rank, world=scaling.most_workers, threads=scaling.cpus_per_worker, report=report)
+
+    def reported(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        stretch.reported(metrics, checkpoint)
+        report(metrics, checkpoint)
+
+    loop.run(
+        work,
+        rank=rank,
+        world=scaling.most_workers,
+        threads=scaling.cpus_per_worker,
+        report=reported,
+        resume=stretch.resume(),
+        until=stretch.until,
+    )
 
 
 def _silent(metrics: dict[str, Any], checkpoint: Path | None) -> None:
@@ -79,6 +98,14 @@ def _address() -> str:
     from cluster.session import free_port
 
     return f"tcp://{ray.util.get_node_ip_address()}:{free_port()}"
+
+
+@cache
+def _settle_alone() -> None:
+    """A process group of one until this process ends: DeepSpeed holds on to the first group that it sees."""
+    left = ExitStack()
+    left.enter_context(alone())
+    atexit.register(left.close)
 
 
 @contextmanager

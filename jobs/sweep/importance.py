@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +13,17 @@ from .record import Importance, Trial
 
 _PER_KEY = 4
 """Trials for each key below which the shares would be chance."""
-Loss = tuple[float, float]
 
 
 def measure(spec: Spec, trials: Sequence[Trial]) -> Importance:
-    """By the loss after `sweep.grace_epochs`, which ASHA lets every trial reach: beyond, some have trained longer.
+    """By the loss after `sweep.grace_epochs`, which each trial reaches: beyond, some have trained longer.
 
     A key with one value among the trials explains nothing and has no share.
     """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     epochs = float(spec.sweep.grace_epochs)
-    measured = [(trial, loss) for trial in trials if (loss := loss_after(trial.losses, epochs)) is not None]
+    measured = [(trial, loss) for trial in trials if (loss := trial.loss_after(epochs)) is not None]
     needed = _PER_KEY * len(spec.sweep.search)
     if len(measured) < needed:
         return Importance(
@@ -38,12 +36,6 @@ def measure(spec: Spec, trials: Sequence[Trial]) -> Importance:
         points.add(study, spec, replace(trial, status="finished", validation_loss=loss))
     shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=spec.training.seed))
     return Importance({key: float(share) for key, share in shares.items()}, len(measured), epochs)
-
-
-def loss_after(losses: Sequence[Loss], epochs: float) -> float | None:
-    """The best loss at the first report that is as far; None when there is none, or it was no number."""
-    loss = next((loss for at, loss in losses if at >= epochs), None)
-    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def draw(found: Importance, path: Path) -> None:

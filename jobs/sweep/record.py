@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,12 +13,13 @@ from cluster.errors import TrainingError
 from cluster.storage import Storage
 from jobs.loop import Work
 
-DIVERGED = "diverged"
+METRIC = "validation_loss"
+DIVERGED, FAILED = "diverged", "failed"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point: the values it had, its best validation loss and accuracy, how far ASHA let it go."""
+    """One point: the values it had, its best validation loss and accuracy, how far the scheduler let it go."""
 
     id: str
     """Of its values: the same point has the same id."""
@@ -26,11 +28,16 @@ class Trial:
     validation_accuracy: float | None
     epochs: float
     status: str
-    """`finished`, `stopped` by ASHA, or `failed`."""
+    """`finished`, `stopped` by the scheduler before its end, or `failed`."""
     error: str = ""
     steps: int = 0
     losses: tuple[tuple[float, float], ...] = ()
     """(epochs, best validation loss so far) at each report."""
+
+    def loss_after(self, epochs: float) -> float | None:
+        """The best loss at the first report that is as far; None when there is none, or it was no number."""
+        loss = next((loss for at, loss in self.losses if at >= epochs), None)
+        return loss if loss is not None and math.isfinite(loss) else None
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Kept:
         """Those with an outcome. One that failed has none and may be tried again, unless its training diverged."""
         names = [name for name in self.storage.list(self.place) if name.endswith(".json")]
         found = (_read(self.storage.read_json(f"{self.place}/{name}")) for name in names)
-        return tuple(t for t in found if t.status != "failed" or t.error == DIVERGED)
+        return tuple(t for t in found if t.status != FAILED or t.error == DIVERGED)
 
 
 def _read(tree: dict[str, Any]) -> Trial:

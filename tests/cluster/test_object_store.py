@@ -64,6 +64,17 @@ def test_a_large_file_goes_there_and_comes_to_other_nodes(
     assert storage.list("large") == ["x"]
 
 
+def test_a_file_is_brought_and_fetched(storage: Storage, tmp_path: Path) -> None:
+    mine, copy = tmp_path / "mine", tmp_path / "copy"
+    mine.write_bytes(b"whole")
+    storage.put("a/b/x", mine)
+    storage.get("a/b/x", copy)
+    assert copy.read_bytes() == b"whole"
+    assert storage.list("a/b") == ["x"]
+    with pytest.raises(NotFoundError, match="a/b/y: does not exist"):
+        storage.get("a/b/y", copy)
+
+
 def test_a_transaction_lands_once_while_others_write(storage: Storage) -> None:
     def write(writer: int) -> None:
         table = Table(storage, "numbers", SCHEMA, partition_by=["model"])

@@ -41,6 +41,18 @@ def test_what_is_not_there_is_said(storage: Storage) -> None:
         storage.read_bytes("nothing")
 
 
+def test_a_file_is_brought_and_fetched(storage: Storage, tmp_path: Path) -> None:
+    mine, copy = tmp_path / "mine", tmp_path / "copy"
+    for content in (b"one", b"two"):
+        mine.write_bytes(content)
+        storage.put("a/x", mine)
+        storage.get("a/x", copy)
+        assert copy.read_bytes() == content
+    assert storage.list("a") == ["x"]
+    with pytest.raises(NotFoundError, match="a/y: does not exist"):
+        storage.get("a/y", copy)
+
+
 def test_a_file_is_there_when_it_is_whole(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
 

@@ -26,6 +26,7 @@ from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.predictor import Predictor
 from jobs.spec import Spec
+from jobs.sweep.record import DIVERGED
 from jobs.tokens import Rows
 from jobs.train import Trained
 from tests import tiny
@@ -193,6 +194,7 @@ def test_a_sweep_gives_back_what_it_took(ray_session: str, spec: Spec, place: Pl
 
     search = {"training.learning_rate": {"choice": [1e-6, 0.3, 0.4, 0.5]}}
     changes = {"sweep.algorithm": "grid", "sweep.search": search, "sweep.share": 0.5, "sweep.workers": 2}
+    changes |= {"sweep.scheduler": "asha"}
     spec = spec.with_values(changes | {"scaling.cpus_per_worker": 2, "sweep.concurrent": 3})
     before = ray.available_resources()["CPU"]
     best, swept = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)
@@ -262,6 +264,46 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(
     assert _free_again(before) == (before, set())
     _, again = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)  # at once: all are known
     assert again.best == swept.best
+
+
+def test_a_halving_that_was_interrupted_goes_on_from_its_checkpoints(
+    ray_session: str, spec: Spec, place: Place, tmp_path: Path
+) -> None:
+    """Ctrl-C in the last rung, while the second of its two trials trains on two workers. The third point diverges."""
+    import ray
+
+    search = {"training.learning_rate": {"choice": [0.005, 0.01, 1e30]}}
+    sweep = {"sweep.algorithm": "grid", "sweep.scheduler": "halving", "sweep.search": search, "sweep.concurrent": 1}
+    spec = spec.with_values(sweep | {"sweep.workers": 2, "sweep.epochs": 4, "sweep.grace_epochs": 2})
+    before = ray.available_resources()["CPU"]
+    file, store = tmp_path / "spec.yaml", Path(place.settings.storage)
+    file.write_text(specfile.dump(spec))
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": str(PROJECT)}
+    interrupted = subprocess.Popen(
+        [sys.executable, "-c", SWEEPS, str(file), str(store)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 150
+    while "finished" not in _statuses(store) and interrupted.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    interrupted.send_signal(signal.SIGINT)
+    _, said = interrupted.communicate(timeout=60)
+    assert "interrupted after 1 of 2 trials" in said.splitlines()[-1]
+    assert "2 of 3 trials go on to epoch 4" in said
+    assert sorted(_statuses(store)) == ["failed", "finished", "stopped"]
+    assert len(list(store.glob("sweeps/tiny/*/paused/*"))) >= 1
+    written = {path: path.stat().st_mtime_ns for path in store.glob("sweeps/tiny/*/*.json")}
+    _, swept = pipeline.tune_spec(spec, preparation.prepare(spec, place.storage), place)
+    assert sorted((t.status, t.epochs, t.error) for t in swept.trials)[1:] == [("finished", 4.0, "")] * 2
+    (diverged,) = [t for t in swept.trials if t.status == "failed"]
+    assert (diverged.error, diverged.values) == (DIVERGED, {"training.learning_rate": 1e30})
+    assert all(len(t.losses) == 8 for t in swept.trials if t.status == "finished")
+    assert sum(path.stat().st_mtime_ns != at for path, at in written.items()) == 1  # only what was cut off ran again
+    assert list(store.glob("sweeps/tiny/*/paused")) == []
+    assert _free_again(before) == (before, set())
+
+
+def _statuses(store: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in store.glob("sweeps/tiny/*/*.json")]
 
 
 def test_a_failed_trial_is_kept_with_its_values_and_its_reason(ray_session: str, spec: Spec, place: Place) -> None:

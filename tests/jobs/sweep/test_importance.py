@@ -49,12 +49,6 @@ def test_trials_that_did_equally_well_tell_nothing() -> None:
     assert (found.shares, found.note) == ({}, "all trials did equally well")
 
 
-def test_a_loss_is_taken_where_all_trials_came() -> None:
-    assert importance.loss_after(((0.5, 3.0), (1.0, 2.0), (2.0, 1.0)), 1.0) == 2.0
-    assert importance.loss_after(((0.5, 3.0),), 1.0) is None
-    assert importance.loss_after(((1.0, float("inf")),), 1.0) is None
-
-
 def test_the_picture_follows_the_shares(tmp_path: Path) -> None:
     pictures = []
     for share in (0.9, 0.6):

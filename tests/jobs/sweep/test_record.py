@@ -78,3 +78,16 @@ def test_other_rows_make_other_trials() -> None:
 def test_a_larger_sweep_goes_on_from_a_smaller_one() -> None:
     changes = {"sweep.trials": 50, "sweep.algorithm": "tpe", "sweep.concurrent": 1, "monitoring.window": 300}
     assert key(replace(JOB, spec=SPEC.with_values(changes))) == key(JOB)
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "loss"),
+    [
+        (((0.5, 3.0), (1.0, 2.0), (2.0, 1.0)), 1.0, 2.0),
+        (((0.5, 3.0), (1.25, 2.0)), 1.0, 2.0),
+        (((0.5, 3.0),), 1.0, None),
+        (((1.0, float("inf")),), 1.0, None),
+    ],
+)
+def test_a_loss_is_taken_at_the_first_report_that_is_as_far(losses, epochs, loss) -> None:
+    assert replace(trial("a", 0.4), losses=losses).loss_after(epochs) == loss
