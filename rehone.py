@@ -15,7 +15,7 @@ from cluster.errors import DataError, GateRefusedError, NotFoundError, RehoneErr
 from cluster.settings import Settings
 
 if TYPE_CHECKING:
-    from cluster.storage import Storage
+    from cluster.store.storage import Storage
     from jobs.on_kubernetes import Manner
     from jobs.pipeline import Place
     from jobs.spec import Spec
@@ -95,9 +95,9 @@ def init(
 @app.command(epilog="Example: `rehone check examples/sentiment.yaml --set training.learning_rate=2e-4`")
 def check(spec: SpecPath, set_: Set = None, *, json: Json = False) -> None:
     """Validate spec, data and base model. Starts nothing, writes nothing."""
-    from jobs import model
     from jobs.data import preparation
     from jobs.forgetting import anchor
+    from jobs.models import model
 
     loaded = _spec(spec, set_)
     rows = preparation.check(loaded)
@@ -169,9 +169,9 @@ def audit(
     json: Json = False,
 ) -> None:
     """Look for duplicates, leaks, wrong labels, outliers, personal data; write a report and the labels to check."""
-    from jobs import model
     from jobs.audit import audit as audit_
     from jobs.audit import show
+    from jobs.models import model
 
     set_ = _corrected(set_, corrections)
     loaded = _spec(spec, set_)
@@ -333,9 +333,9 @@ def submit(
     """Run a verb on Kubernetes as a RayJob that the KubeRay operator carries out."""
     import yaml
 
-    from cluster import kube, rayjob
     from cluster.console import say
     from cluster.errors import ClusterError
+    from cluster.submission import kube, rayjob
     from jobs import on_kubernetes
 
     if not kubernetes:
@@ -384,7 +384,7 @@ def evaluate(
     from jobs.data import dataset
     from jobs.evaluation import evaluate as evaluate_
     from jobs.evaluation import show
-    from jobs.predictor import Predictor
+    from jobs.models.predictor import Predictor
 
     loaded, place = _spec(spec, set_), _place()
     more = ["--model-version", model_version]
@@ -409,7 +409,7 @@ def card(
     json: Json = False,
 ) -> None:
     """Print a version's model card: use, data, method, Scorecard, slices, verdict, lineage, carbon and cost."""
-    from cluster.tracking import Tracker
+    from cluster.store.tracking import Tracker
     from jobs.card import card as card_
     from jobs.card import facts, page
     from monitoring import history
@@ -437,7 +437,7 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Train a version again from its manifest, register nothing and say how far the figures differ."""
-    from jobs import reproduce as reproduce_
+    from jobs.models import reproduce as reproduce_
 
     name = _spec(Path(model), None).name if Path(model).suffix in {".yaml", ".yml"} else model
     place = _place()
@@ -544,7 +544,8 @@ def predict(
     json: Json = False,
 ) -> None:
     """Ask the running server; where that asks for a key or a token, with the one in REHONE_API_KEY."""
-    from serve import client, endpoint, kin
+    from serve import client, endpoint
+    from serve.many import kin
 
     loaded, place = _spec(spec, None), _place()
     where = url or endpoint.find(place.storage, loaded.name, kin.of(loaded)).url
@@ -577,7 +578,7 @@ def explain(
     from jobs.card import page
     from jobs.data import dataset
     from jobs.explain import faithfulness, highlight
-    from jobs.predictor import Predictor
+    from jobs.models.predictor import Predictor
 
     if bool(inputs) == (check is not None):
         raise UserError("needs either inputs to explain or --check ROWS")
@@ -622,7 +623,8 @@ def watch(
 ) -> None:
     """Judge windows of the prediction log; retrain when the policy says so. One watch a model acts, others wait."""
     from monitoring import controller, launcher, show
-    from serve import endpoint, kin
+    from serve import endpoint
+    from serve.many import kin
 
     if once + detach + stop > 1:
         raise UserError("takes one of --once, --detach and --stop")
@@ -630,7 +632,7 @@ def watch(
     if kubernetes:
         if address or detach or stop:
             raise UserError("goes with none of --address, --detach and --stop", where="--kubernetes")
-        from cluster import kube
+        from cluster.submission import kube
 
         manner = _manner(image, namespace, queue, data_claim, memory, deadline, grow)
         runs: launcher.Launcher = launcher.Kubernetes(loaded, kube.connect(context), manner)
@@ -638,7 +640,7 @@ def watch(
         where = address or place.settings.address or endpoint.find(place.storage, loaded.name, kin.of(loaded)).jobs
         if where is None:
             raise UserError("no job API is known to retrain on", mend="pass --address, or --kubernetes")
-        from cluster.submit import Jobs
+        from cluster.submission.submit import Jobs
 
         if detach or stop:
             from monitoring import keeper
@@ -795,8 +797,8 @@ def jobs_logs(
     json: Json = False,
 ) -> None:
     """Print a job's log."""
-    from cluster.follow import Follower, attend, raise_unless_succeeded
     from cluster.sdk import Cluster
+    from cluster.submission.follow import Follower, attend, raise_unless_succeeded
 
     found = Cluster(address).job(job)
     if not follow:
@@ -826,8 +828,8 @@ def jobs_stop(job: JobId, address: Where = None, *, json: Json = False) -> None:
 def jobs_wait(job: JobId, address: Where = None, *, json: Json = False) -> None:
     """Wait for a job's end; its exit code is ours."""
     from cluster import show
-    from cluster.follow import raise_unless_succeeded
     from cluster.sdk import Cluster
+    from cluster.submission.follow import raise_unless_succeeded
 
     found = Cluster(address).job(job)
     ended = found.follow(lambda _: None)
@@ -844,7 +846,8 @@ def cluster_up(
     json: Json = False,
 ) -> None:
     """Start a cluster of one node on this machine that stays, with a token, and say how to use it."""
-    from cluster import local, show
+    from cluster import show
+    from cluster.nodes import local
 
     made = local.up(Settings.from_environment(), cpus=cpus, token=not no_token, tls=tls)
     _answer(made, json, show.local(made))
@@ -853,7 +856,7 @@ def cluster_up(
 @cluster_app.command("down", epilog="Example: `rehone cluster down`")
 def cluster_down(*, json: Json = False) -> None:
     """End the cluster that `up` has started, with the jobs on it. No other cluster is touched."""
-    from cluster import local
+    from cluster.nodes import local
 
     ended = local.down(Settings.from_environment())
     _answer(ended, json, f"ended the cluster at {ended.address}")
@@ -881,7 +884,8 @@ def cluster_certificate(
     json: Json = False,
 ) -> None:
     """Make a certificate for a node that is to join a cluster with TLS, of this machine's authority."""
-    from cluster import certificates, show
+    from cluster import show
+    from cluster.nodes import certificates
 
     made = certificates.issue(names, out.resolve())
     _answer({"folder": made.folder, "environment": made.environment()}, json, show.certificate(made, names))
@@ -954,7 +958,7 @@ def predictions(
     """Ask the prediction log: which answers were given, with the true labels that came in."""
     from datetime import UTC, datetime
 
-    from serve import log_query
+    from serve.log import log_query
 
     now, model = datetime.now(UTC), _spec(spec, set_).name
     query = log_query.Query(
@@ -980,7 +984,7 @@ def predictions(
     if json:
         _answer(found.to_pylist(), json, "")
         return
-    from serve import show
+    from serve.log import show
 
     print(show.answers(found))
 
@@ -1056,7 +1060,7 @@ def keys_create(
     json: Json = False,
 ) -> None:
     """Make a key and show it, this once. Servers that run know it at once."""
-    from serve import callers
+    from serve.http import callers
 
     key, secret = callers.create(_storage(), name, tuple(model or ()), days)
     _answer({"id": key.id, "name": key.name, "key": secret}, json, f"{secret}\nkept as {key.id}; it is not shown again")
@@ -1066,7 +1070,7 @@ def keys_create(
 def keys_list(*, json: Json = False) -> None:
     """Keys by id, without what is secret of them."""
     from jobs import show
-    from serve import callers
+    from serve.http import callers
 
     found = [{n: v for n, v in key.to_dict().items() if n != "digest"} for key in callers.listed(_storage())]
     head = ["id", "name", "models", "created", "expires"]
@@ -1080,7 +1084,7 @@ def keys_list(*, json: Json = False) -> None:
 @keys_app.command("revoke", epilog="Example: `rehone keys revoke 3f2a9c81b0d4`")
 def keys_revoke(key: Annotated[str, typer.Argument(help="Its id.")], *, json: Json = False) -> None:
     """Make a key worthless. Servers that run refuse it within `serving.poll_seconds`."""
-    from serve import callers
+    from serve.http import callers
 
     gone = callers.revoke(_storage(), key)
     _answer({"id": gone.id, "name": gone.name}, json, f"{gone.name}: revoked")
@@ -1107,7 +1111,7 @@ def tidy(
 @app.command(epilog="Example: `rehone backup /mnt/backups/rehone-2026-03-01.tar.gz`")
 def backup(file: Annotated[Path, typer.Argument(help="A new .tar.gz file.")], *, json: Json = False) -> None:
     """Write the whole storage root to one file: versions, datasets, logs, journal. What runs may go on."""
-    from cluster import backup as backup_
+    from cluster.store import backup as backup_
 
     made = backup_.backup(Settings.from_environment(), file)
     _answer(made, json, f"{made.files} files of {made.root} are in {made.file} ({made.bytes / 1e6:.1f} MB)")
@@ -1116,7 +1120,7 @@ def backup(file: Annotated[Path, typer.Argument(help="A new .tar.gz file.")], *,
 @app.command(epilog="Example: `rehone restore /mnt/backups/rehone-2026-03-01.tar.gz`")
 def restore(file: Annotated[Path, typer.Argument(help="What `rehone backup` wrote.")], *, json: Json = False) -> None:
     """Put a backup back where its storage root was. Overwrites nothing."""
-    from cluster import backup as backup_
+    from cluster.store import backup as backup_
 
     made = backup_.restore(Settings.from_environment(), file)
     _answer(made, json, f"{made.files} files are in {made.root}, as they were at {made.at[:19]} UTC")
@@ -1158,9 +1162,9 @@ def _corrected(overrides: list[str] | None, corrections: Path | None) -> list[st
 
 def _checked(path: Path, overrides: list[str] | None) -> Spec:
     """Spec, data and base model validated before Ray starts."""
-    from jobs import model
     from jobs.data import preparation
     from jobs.forgetting import anchor
+    from jobs.models import model
 
     spec = _spec(path, overrides)
     preparation.check(spec)
@@ -1176,7 +1180,7 @@ def _place() -> Place:
 
 
 def _storage() -> Storage:
-    from cluster.storage import Storage
+    from cluster.store.storage import Storage
 
     return Storage.from_settings(Settings.from_environment())
 
@@ -1207,9 +1211,9 @@ def _sent(
     overrides: list[str] | None = None,
 ) -> bool:
     """Whether the verb ran as a job at the address given, or else the environment's. Raises JobFailedError."""
-    from cluster import remote
-    from cluster.submit import Resources
-    from jobs.provenance import code_version
+    from cluster.submission import remote
+    from cluster.submission.submit import Resources
+    from jobs.models.provenance import code_version
 
     settings = Settings.from_environment()
     where = address or remote.address(settings)

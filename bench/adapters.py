@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from spread import spread
 
-from jobs import model, tasks
-from jobs.adapters import Base
-from jobs.predictor import Predictor
+from jobs import tasks
+from jobs.models import model
+from jobs.models.adapters import Base
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from jobs.spec import Spec
 

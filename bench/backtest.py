@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 from spread import spread
 
-from cluster import private
 from cluster.console import say
+from cluster.store import private
 from examples import sentiment_data
-from jobs import model, specfile, tasks
-from jobs.predictor import Predictor
+from jobs import specfile, tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from monitoring.backtest import backtest
 from monitoring.backtest.replay import Replay, Rows

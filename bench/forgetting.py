@@ -29,13 +29,15 @@ from spread import spread
 
 from cluster.console import say
 from cluster.session import prepare_environment
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from examples import sentiment_data
-from jobs import loop, model, show, specfile, tasks, tokens, tune
+from jobs import show, specfile, tasks, tune
 from jobs.forgetting.ewc import Consolidation
-from jobs.loop import Work
-from jobs.predictor import Predictor
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.spec import Spec
+from jobs.training import loop, tokens
+from jobs.training.loop import Work
 
 LABELS = ("negative", "positive")
 TASK = tasks.get("text-classification")

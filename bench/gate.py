@@ -24,10 +24,11 @@ from spread import spread
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportions_ztest
 
-from jobs import model, tasks
+from jobs import tasks
 from jobs.evaluation.footprint import Ratios
 from jobs.evaluation.slices import BY
-from jobs.predictor import Predictor
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from jobs.spec import EvaluationSpec
 from monitoring.judges import gate

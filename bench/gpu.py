@@ -25,12 +25,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.session import prepare_environment
-from cluster.storage import Storage
-from jobs import loop, tokens
+from cluster.store.storage import Storage
 from jobs.plan import plan, shapes
 from jobs.show import table
 from jobs.spec import Spec
 from jobs.sweep import group
+from jobs.training import loop, tokens
 
 MIB = 2**20
 WORDS = ("good", "bad", "day", "film", "room", "meal", "song", "road")

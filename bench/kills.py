@@ -19,15 +19,15 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from cluster.registry import Registry
 from cluster.session import connect
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.registry import Registry
+from cluster.store.storage import Storage
 from jobs.show import table
 from jobs.spec import Spec
 from serve import rollout
-from serve.predictions import prediction_log, tables
-from serve.spool import adopt
+from serve.log.predictions import prediction_log, tables
+from serve.log.spool import adopt
 from tests.serve import fakes
 from tests.serve.load import MODEL, VICTIMS, Load, kill, register
 

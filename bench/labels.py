@@ -26,8 +26,9 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn.linear_model import LogisticRegression
 
 from examples import sentiment_data
-from jobs import model, tasks
-from jobs.predictor import Predictor
+from jobs import tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from monitoring.labels import acquisition
 

@@ -32,9 +32,9 @@ from spread import spread
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
 from examples import sentiment_data
-from jobs import making
 from jobs.show import table
 from jobs.spec import Spec
+from jobs.training import making
 
 LABELS = ("negative", "positive")
 TURNS, SAMPLE_SECONDS = 3, 0.02

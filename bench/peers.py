@@ -35,13 +35,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
-from jobs import model, pipeline, specfile, tasks, train
+from jobs import pipeline, specfile, tasks
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import TEST, TRAIN, VALIDATION
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.show import table
 from jobs.spec import Spec
+from jobs.training import train
 from tests.jobs.tasks import projects
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cluster.lease import Lease
-from cluster.registry import CHAMPION, Registry
 from cluster.settings import Settings
-from cluster.storage import Storage
-from cluster.tracking import Tracker
+from cluster.store.lease import Lease
+from cluster.store.registry import CHAMPION, Registry
+from cluster.store.storage import Storage
+from cluster.store.tracking import Tracker
 from jobs.spec import Spec
 from monitoring.journal import DECISION, DONE, Journal
 from monitoring.windows import next_window
-from serve.follower import AliasFollower
+from serve.log.predictions import Prediction, new_id, prediction_log, tables
+from serve.log.spool import Flusher, Spool
 from serve.node import Aliases
-from serve.predictions import Prediction, new_id, prediction_log, tables
-from serve.spool import Flusher, Spool
+from serve.versions.follower import AliasFollower
 
 MODEL, HIDDEN = "scale", 384
 REPLICAS = 8

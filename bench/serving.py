@@ -61,7 +61,8 @@ def save_model(folder: Path) -> None:
     from torch.nn.functional import cross_entropy
 
     from examples import sentiment_data
-    from jobs import model, tasks
+    from jobs import tasks
+    from jobs.models import model
 
     task = tasks.get("text-classification")
     net, tokenizer = model.base(task, BASE, LABELS, 0).eval(), task.processor(model.locate(BASE))
@@ -289,7 +290,8 @@ def _serve_rehone(port: int, folder: Path, engine: str) -> None:
     prepare_environment()  # before Ray is imported
     from cluster.settings import Settings
     from examples import sentiment_data
-    from jobs import pipeline, publish, specfile
+    from jobs import pipeline, specfile
+    from jobs.models import publish
     from jobs.pipeline import Place
     from serve import rollout
 

@@ -28,10 +28,10 @@ import httpx
 import psutil
 from deltalake import DeltaTable
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.show import table
 from jobs.specfile import load
-from serve.predictions import prediction_log
+from serve.log.predictions import prediction_log
 
 ROLES = {
     "ServeReplica": "a replica",

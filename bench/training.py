@@ -29,11 +29,13 @@ from spread import spread
 
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
-from jobs import batches, loop, model, specfile, tasks, tokens
+from jobs import specfile, tasks
 from jobs.data.split import TRAIN, VALIDATION
+from jobs.models import model
 from jobs.pipeline import Place, prepare
 from jobs.show import table
 from jobs.spec import Spec
+from jobs.training import batches, loop, tokens
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SKIP = 5
@@ -287,7 +289,7 @@ def timed(config: dict[str, Any]) -> None:
     """`train.worker` with a clock around each step and the engine's sizes after the last."""
     import ray.train
 
-    from jobs import train
+    from jobs.training import train
 
     seconds: list[float] = []
     losses: list[float] = []

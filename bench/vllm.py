@@ -26,18 +26,19 @@ from pathlib import Path
 
 import torch
 
-from cluster.registry import ModelVersion
 from cluster.session import prepare_environment
+from cluster.store.registry import ModelVersion
 from examples import addresses_data
-from jobs import model, tasks
-from jobs.predictor import Predictor
+from jobs import tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.show import table
 from jobs.spec import VllmSpec
 from jobs.tasks.task import Bounds, Sampling
-from serve import writer
-from serve.batching import Batcher
-from serve.engine import Engine
-from serve.parity import Golden
+from serve.engines import writer
+from serve.engines.batching import Batcher
+from serve.engines.engine import Engine
+from serve.engines.parity import Golden
 from tests.jobs.tasks import projects
 
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.show import table
 from monitoring.windows import START, Position, labelled, labels_since, next_window
-from serve.predictions import feedback_log, prediction_log
+from serve.log.predictions import feedback_log, prediction_log
 
 MODEL, WINDOW, HIDDEN, DAYS, CHUNK = "tiny", 250, 8, 10, 500_000
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

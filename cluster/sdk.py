@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import doctor, examine, local, remote
-from .doctor import Finding
+from cluster.nodes.doctor import Finding
+from cluster.submission.follow import Follower, raise_unless_succeeded
+from cluster.submission.submit import Job, Jobs, Resources
+
 from .errors import NotFoundError
-from .follow import Follower, raise_unless_succeeded
+from .nodes import doctor, examine, local
 from .settings import Settings
-from .submit import Job, Jobs, Resources
+from .submission import remote
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import access, scaling, shared
 from .errors import UserError
+from .nodes import access, scaling
 from .settings import Settings
+from .store import shared
 
 PROJECT = Path(__file__).resolve().parent.parent
 

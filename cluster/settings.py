@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from . import private
 from .errors import UserError
+from .store import private
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

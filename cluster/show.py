@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .certificates import Certificates
-from .doctor import Finding
-from .local import Local
-from .submit import Job
+from cluster.nodes.certificates import Certificates
+from cluster.nodes.doctor import Finding
+from cluster.nodes.local import Local
+from cluster.submission.submit import Job
 
 
 def jobs(found: Sequence[Job]) -> str:

@@ -20,10 +20,10 @@ from typing import Any
 
 from cluster.console import say
 from cluster.errors import RehoneError
-from cluster.registry import CHAMPION
 from cluster.session import connect
 from cluster.settings import Settings
-from cluster.submit import Jobs
+from cluster.store.registry import CHAMPION
+from cluster.submission.submit import Jobs
 from jobs import pipeline, show, specfile
 from jobs.inputs import texts
 from jobs.pipeline import Place
@@ -34,7 +34,7 @@ from monitoring.launcher import StandingCluster
 from monitoring.policy import Decision
 from serve import rollout
 from serve.client import Client
-from serve.predictions import prediction_log
+from serve.log.predictions import prediction_log
 
 from . import demo_picture, sentiment_data
 from .traffic import Row, Traffic

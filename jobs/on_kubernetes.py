@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.rayjob import SPEC_FILE, Work
+from cluster.submission.rayjob import SPEC_FILE, Work
 
 from . import specfile
 from .spec import Spec

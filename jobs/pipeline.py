@@ -10,23 +10,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.registry import ModelVersion, Registry
 from cluster.session import require
 from cluster.settings import Settings
-from cluster.storage import Storage
-from cluster.tracking import Run, Tracker
+from cluster.store.registry import ModelVersion, Registry
+from cluster.store.storage import Storage
+from cluster.store.tracking import Run, Tracker
 from jobs.data import preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.forgetting import attempts
+from jobs.models.provenance import code_version
+from jobs.models.publish import Published, publish
+from jobs.training.loop import Work
+from jobs.training.unfinished import Unfinished
 
-from . import elsewhere, train, tune
-from .loop import Work
-from .provenance import code_version
-from .publish import Published, publish
+from . import tune
+from .models import elsewhere
 from .spec import Spec
 from .sweep.points import held
+from .training import train
 from .tune import Swept
-from .unfinished import Unfinished
 
 
 @dataclass(frozen=True)

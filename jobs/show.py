@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.registry import ModelVersion
+from cluster.store.registry import ModelVersion
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import SPLITS
 from jobs.forgetting.forgetting import Forgetting

@@ -11,8 +11,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cluster.access import holds_password
 from cluster.errors import SpecError
+from cluster.nodes.access import holds_password
 
 from .spec import Spec, set_dotted
 

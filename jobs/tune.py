@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 
 from cluster.console import meter, say
-from cluster.storage import Storage
-from cluster.tracking import Run
+from cluster.store.storage import Storage
+from cluster.store.tracking import Run
+from jobs.training.loop import Work
 
-from .loop import Work
 from .spec import Spec
 from .sweep import halving, importance, stage
 from .sweep.group import alone

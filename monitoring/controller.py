@@ -13,12 +13,13 @@ from typing import Any
 
 from cluster.console import say
 from cluster.errors import ClusterError, NotFoundError, UserError
-from cluster.lease import Lease
-from cluster.submit import Jobs
+from cluster.store.lease import Lease
+from cluster.submission.submit import Jobs
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from serve import endpoint, kin
+from serve import endpoint
 from serve.endpoint import Endpoint
+from serve.many import kin
 
 from . import hold, journal, notices, trial
 from . import watch as watch_

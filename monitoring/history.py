@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cluster.registry import ModelVersion
-from jobs import manifest
+from cluster.store.registry import ModelVersion
 from jobs.card.facts import Told
+from jobs.models import manifest
 from jobs.pipeline import Place
-from serve import certificate
+from serve.versions import certificate
 
 from .journal import BEGUN, DECISION, DONE, PROMOTION, RETRAIN, ROLLBACK, TRIAL, VERDICT, Entry, Journal
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.store.storage import Storage
+from cluster.store.tables import Table
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 WINDOW, DECISION, RETRAIN, EVALUATED, VERDICT = "window", "decision", "retrain", "evaluated", "verdict"

@@ -17,7 +17,7 @@ from cluster.console import say
 from cluster.errors import ClusterError, NotFoundError, RehoneError
 from cluster.session import connect, worker_environment
 from cluster.settings import Settings
-from cluster.submit import Jobs
+from cluster.submission.submit import Jobs
 from jobs.pipeline import Place
 from jobs.spec import Spec
 

@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from cluster import kube, rayjob
 from cluster.console import say
 from cluster.session import worker_environment
-from cluster.submit import Jobs
+from cluster.submission import kube, rayjob
+from cluster.submission.submit import Jobs
 from jobs import on_kubernetes, specfile
 from jobs.on_kubernetes import Manner
 from jobs.pipeline import Place

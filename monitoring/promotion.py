@@ -9,14 +9,15 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import GateRefusedError
-from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
-from cluster.tracking import Tracker
-from jobs import manifest, tasks
+from cluster.store.registry import CHALLENGER, CHAMPION, ModelVersion
+from cluster.store.tracking import Tracker
+from jobs import tasks
 from jobs.evaluation import footprint
+from jobs.models import manifest
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import Spec
-from serve import examine
+from serve.versions import examine
 
 from . import hold, trial
 from .journal import AWAITS, BEGUN, DONE, EVALUATED, PAUSE, PROMOTION, RETIREMENT, ROLLBACK, VERDICT, Journal

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.console import say
-from jobs import manifest, pipeline
+from jobs import pipeline
 from jobs.data import dataset, preparation
 from jobs.data.dataset import DatasetVersion
+from jobs.models import manifest
+from jobs.models.publish import Published
 from jobs.pipeline import Place
-from jobs.publish import Published
 from jobs.spec import Spec
 
 from .judges.gate import Verdict

@@ -7,8 +7,8 @@ from typing import Any
 
 from jobs import show
 from jobs.evaluation import show as show_evaluation
-from jobs.publish import Published
-from serve import certificate
+from jobs.models.publish import Published
+from serve.versions import certificate
 
 from .judges.gate import Verdict
 from .judges.harm import SLICE, Check

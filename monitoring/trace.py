@@ -8,14 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from cluster.errors import NotFoundError
-from cluster.registry import ModelVersion
-from cluster.storage import Storage
-from jobs import manifest, show
+from cluster.store.registry import ModelVersion
+from cluster.store.storage import Storage
+from jobs import show
 from jobs.data import dataset
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import SPLITS
+from jobs.models import manifest
 from jobs.pipeline import Place
-from serve.predictions import feedback_log, parse_id, prediction_log
+from serve.log.predictions import feedback_log, parse_id, prediction_log
 
 from . import history
 

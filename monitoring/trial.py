@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.registry import CANARY, ModelVersion
-from cluster.storage import Storage
+from cluster.store.registry import CANARY, ModelVersion
+from cluster.store.storage import Storage
 from jobs.spec import CanarySpec
 
 from .journal import BEGUN, DONE, FAILED, LOOK, TRIAL, Entry, Journal, open_entries

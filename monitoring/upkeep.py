@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from cluster.console import say
-from cluster.lease import Lease
-from cluster.storage import Storage
-from cluster.tables import Filters, Tidied
+from cluster.store.lease import Lease
+from cluster.store.storage import Storage
+from cluster.store.tables import Filters, Tidied
 from jobs import show
 from jobs.spec import MonitoringSpec
-from serve.predictions import FEEDBACK, tables
+from serve.log.predictions import FEEDBACK, tables
 
 from . import journal
 from .drift import reports

@@ -20,9 +20,9 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import ClusterError
-from cluster.lease import Lease
-from cluster.registry import PREVIOUS, ModelVersion
-from cluster.storage import Storage
+from cluster.store.lease import Lease
+from cluster.store.registry import PREVIOUS, ModelVersion
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 
 from . import budget, hold, journal, notices, policy, trial
@@ -58,7 +58,7 @@ Detect = Callable[[Window, pd.DataFrame, Sequence[str], Spec, Storage], DriftRes
 
 def answer(folder: Path, inputs: Sequence[str]) -> list[str]:
     """The labels that the model version in a folder gives."""
-    from jobs.predictor import Predictor
+    from jobs.models.predictor import Predictor
 
     return [output.label for output in Predictor.load(folder)(inputs)]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.storage import Storage
-from cluster.tables import select, where
-from serve.predictions import feedback_log, prediction_log
+from cluster.store.storage import Storage
+from cluster.store.tables import select, where
+from serve.log.predictions import feedback_log, prediction_log
 
 ENOUGH_LABELS = 30
 """Labelled rows from which an accuracy is worth a look."""

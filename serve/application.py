@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs import specfile
 
 from . import endpoint

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import httpx
 
-from cluster.access import bearer
 from cluster.errors import ClusterError, UserError
+from cluster.nodes.access import bearer
 
 KEY, KEY_FILE = "REHONE_API_KEY", "REHONE_API_KEY_FILE"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from cluster.errors import NotFoundError
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 
-from . import kin
+from .many import kin
 
 _PLACE = "serving"
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster.registry import ModelVersion, Registry
-from cluster.turn import turn
+from cluster.store.registry import ModelVersion, Registry
+from cluster.store.turn import turn
 
 
 def until_tick(what: str, seconds: float, now: float) -> float:

@@ -16,29 +16,33 @@ from ray import serve
 from ray.serve.context import _get_global_client
 
 from cluster.errors import ClusterError
-from cluster.registry import ModelVersion, Registry
 from cluster.session import free_port, worker_environment
 from cluster.settings import Settings
-from cluster.storage import Storage
-from jobs.adapters import Base
+from cluster.store.registry import ModelVersion, Registry
+from cluster.store.storage import Storage
+from jobs.models.adapters import Base
 from jobs.spec import ServingSpec, Spec
+from serve.engines.batching import Batcher
+from serve.engines.engine import Engine, Load
+from serve.http.app import Limits
+from serve.http.callers import Callers
+from serve.http.guard import Bounds, Guard
+from serve.http.telemetry import RayMeter, Telemetry, access, ray_shadows
+from serve.log.predictions import tables
+from serve.log.spool import Flusher, Spool
+from serve.many.adapters import Adapters
+from serve.many.catalogue import Catalogue
+from serve.many.hosted import Replica
+from serve.many.models import Models, One
+from serve.versions.tickets import Tickets
+from serve.versions.witness import Witness
 
-from . import app, choice, engine, hosted, issuer, kin, tracing, witness
-from .adapters import Adapters
-from .app import Limits
-from .batching import Batcher
-from .callers import Callers
-from .catalogue import Catalogue
-from .engine import Engine, Load
-from .guard import Bounds, Guard
-from .hosted import Replica
-from .models import Models, One
+from . import tracing
+from .engines import choice, engine
+from .http import app, issuer
+from .many import hosted, kin
 from .node import Aliases
-from .predictions import tables
-from .spool import Flusher, Spool
-from .telemetry import RayMeter, Telemetry, access, ray_shadows
-from .tickets import Tickets
-from .witness import Witness
+from .versions import witness
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

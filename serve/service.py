@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from cluster.errors import NotFoundError, RehoneError, UserError
 from jobs.explain.explanation import Explanation
 from jobs.tasks.task import Piece, Sampling
+from serve.engines.engine import Answer, Engine
+from serve.log.predictions import Feedback, Prediction, Record, new_id, parse_id, utc_now
+from serve.log.spool import Spool
+from serve.versions.traffic import Part, Traffic
 
-from .engine import Answer, Engine
-from .predictions import Feedback, Prediction, Record, new_id, parse_id, utc_now
-from .spool import Spool
 from .tracing import UNTRACED, Trace
-from .traffic import Part, Traffic
 
 _TEXTS = 256  # that wait for their next token at once, each on a thread; there are only as many as are asked for
 

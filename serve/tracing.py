@@ -32,8 +32,7 @@ from starlette.types import Scope
 
 from cluster.errors import UserError
 from jobs.tasks.task import Piece
-
-from .engine import Engine
+from serve.engines.engine import Engine
 
 _WHERE = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _HOW = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from jobs import model, tasks
-from jobs.predictor import Predictor
+from jobs import tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.spec import Spec
 from tests import tiny
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from cluster import registry, tracking
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
+from cluster.store import registry, tracking
 from jobs import tune
 from jobs.pipeline import Place
 from jobs.spec import Spec

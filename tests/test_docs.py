@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+import runpy
 from functools import reduce
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def test_the_picture_is_one_chain_without_a_gap() -> None:
 
 def test_the_spec_reference_is_current() -> None:
     assert TEXTS[Path("docs/spec.md")] == reference.markdown() + "\n"
+
+
+def test_the_tree_is_current_and_every_file_says_its_job() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "tree.py"))["markdown"]()
+    assert TEXTS[Path("docs/tree.md")] == made + "\n"
+    assert "` |  |" not in made
 
 
 @pytest.mark.parametrize("path", TEXTS)

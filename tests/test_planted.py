@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from monitoring.journal import DECISION, DONE, Journal
 from tests.planted import files, holders
 

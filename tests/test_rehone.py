@@ -132,7 +132,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_what_most_verbs_are_made_of_waits_for_no_model_library() -> None:
-    imported = "jobs.pipeline, monitoring.controller, monitoring.promotion, monitoring.show, serve.app"
+    imported = "jobs.pipeline, monitoring.controller, monitoring.promotion, monitoring.show, serve.http.app"
     slow = ("torch", "transformers", "peft", "mlflow", "sklearn", "scipy", "evidently", "ray", "datasets")
     code = f"import sys, {imported}; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

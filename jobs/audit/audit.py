@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from cluster.console import say
 from cluster.session import connect, prepare_environment
 from cluster.settings import Settings
-from cluster.storage import Storage
-from jobs import model, tasks
+from cluster.store.storage import Storage
+from jobs import tasks
 from jobs.data import preparation
 from jobs.data.preparation import Loaded
 from jobs.data.split import SPLITS
 from jobs.inputs import texts
+from jobs.models import model
 from jobs.spec import Spec
 
 from . import plot, report, text

@@ -29,8 +29,9 @@ class Embedder:
     def __init__(self, task_name: str, base_model: str, max_length: int, threads: int) -> None:
         import torch
 
-        from jobs import model, tasks
-        from jobs.predictor import Predictor
+        from jobs import tasks
+        from jobs.models import model
+        from jobs.models.predictor import Predictor
         from jobs.tasks.task import Bounds
 
         torch.set_num_threads(threads)

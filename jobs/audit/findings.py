@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jobs import tasks
-from jobs.balance import rare
 from jobs.data.near import pairs
 from jobs.data.preparation import Loaded
 from jobs.data.split import SPLITS
 from jobs.spec import Spec
+from jobs.training.balance import rare
 
 from .labels import Doubts
 from .neighbours import Neighbours, outliers

@@ -12,19 +12,20 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from cluster.registry import ModelVersion
 from cluster.settings import Settings
-from cluster.storage import Storage
-from cluster.tracking import Run
-from jobs import energy, manifest
+from cluster.store.registry import ModelVersion
+from cluster.store.storage import Storage
+from cluster.store.tracking import Run
 from jobs.data import dataset
 from jobs.data.dataset import DatasetVersion
-from jobs.energy import Energy
 from jobs.evaluation.footprint import Footprint
 from jobs.evaluation.robustness import Robustness
 from jobs.evaluation.scorecard import Scorecard
 from jobs.forgetting.forgetting import Forgetting
+from jobs.models import manifest
 from jobs.spec import CardSpec, Spec
+from jobs.training import energy
+from jobs.training.energy import Energy
 
 Kind = TypeVar("Kind")
 

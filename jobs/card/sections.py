@@ -10,7 +10,7 @@ from jobs.data.dataset import DatasetVersion
 from jobs.data.split import SPLITS
 from jobs.evaluation.scorecard import Interval, Scorecard
 from jobs.evaluation.slices import Gap, Slice
-from jobs.provenance import PARTS
+from jobs.models.provenance import PARTS
 
 from .facts import Facts, Told
 from .page import code, table, text

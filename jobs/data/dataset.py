@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cluster.errors import DataError, NotFoundError
-from cluster.storage import Storage
-from cluster.tracking import Used
+from cluster.store.storage import Storage
+from cluster.store.tracking import Used
 from jobs.targets import Targets
 
 from .split import SPLITS

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.settings import Settings
-from cluster.storage import Storage
-from cluster.tracking import Tracker
+from cluster.store.storage import Storage
+from cluster.store.tracking import Tracker
 from jobs import tasks
 
 from . import dataset

@@ -12,9 +12,10 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import DataError
-from cluster.storage import Storage
-from jobs import balance, tasks
+from cluster.store.storage import Storage
+from jobs import tasks
 from jobs.spec import Spec
+from jobs.training import balance
 
 from . import dataset, intake, near
 from .clean import check_labels, clean, describe

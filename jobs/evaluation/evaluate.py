@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs import tasks
 from jobs.data.dataset import NEW, OLD, DatasetVersion
 from jobs.data.split import TEST
-from jobs.predictor import Predictor
+from jobs.models.predictor import Predictor
 from jobs.spec import EvaluationSpec
 from jobs.targets import Targets
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cluster.console import meter
 from cluster.errors import DataError
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import TEST
 from jobs.tasks.task import Output

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import DataError
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs import tasks
 from jobs.data import source
 from jobs.data.clean import check_labels
@@ -24,7 +24,7 @@ from jobs.spec import DataSpec, Spec
 from .forgetting import Measured
 
 if TYPE_CHECKING:  # torch, which `rehone check` does without
-    from jobs.predictor import Predictor
+    from jobs.models.predictor import Predictor
 
 _OLD_TEST = "the old test rows"
 

@@ -12,14 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cluster.console import say
-from cluster.storage import Storage
-from cluster.tracking import Run
-from jobs import model, tasks, train
+from cluster.store.storage import Storage
+from cluster.store.tracking import Run
+from jobs import tasks
 from jobs.data.dataset import DatasetVersion
-from jobs.loop import Work
-from jobs.predictor import Predictor
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.spec import RetrainSpec, Spec
-from jobs.train import Trained
+from jobs.training import train
+from jobs.training.loop import Work
+from jobs.training.train import Trained
 
 from . import anchor, blend, forgetting
 from .anchor import Anchor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.tasks.task import Encoded
-from jobs.tokens import Rows
+from jobs.training.tokens import Rows
 
 if TYPE_CHECKING:
     import torch

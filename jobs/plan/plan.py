@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.settings import Settings
-from cluster.tracking import Tracker
-from jobs import energy, zero
+from cluster.store.tracking import Tracker
 from jobs.data import preparation
 from jobs.data.split import TRAIN
-from jobs.energy import Energy
 from jobs.spec import Spec
-from jobs.zero import States
+from jobs.training import energy, zero
+from jobs.training.energy import Energy
+from jobs.training.zero import States
 
 from . import shapes
 from .advice import Advice, advise

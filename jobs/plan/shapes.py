@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs import model, tasks
+from jobs import tasks
+from jobs.models import model
 from jobs.spec import Spec
 
 

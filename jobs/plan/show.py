@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jobs import show
-from jobs.energy import Energy
-from jobs.zero import STAGES
+from jobs.training.energy import Energy
+from jobs.training.zero import STAGES
 
 from .plan import Need, Planned
 

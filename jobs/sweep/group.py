@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jobs import loop
-from jobs.loop import Report, Work
+from jobs.training import loop
+from jobs.training.loop import Report, Work
 
 from .paused import Stretch
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import Storage
-from jobs import checkpoint
+from cluster.store.storage import Storage
+from jobs.training import checkpoint
 
 from .record import Kept, Trial
 

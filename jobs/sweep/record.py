@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cluster.errors import TrainingError
-from cluster.storage import Storage
-from jobs.loop import Work
+from cluster.store.storage import Storage
+from jobs.training.loop import Work
 
 METRIC = "validation_loss"
 DIVERGED, FAILED = "diverged", "failed"

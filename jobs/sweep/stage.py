@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import TrainingError
-from cluster.tracking import Run
-from jobs.loop import Work
+from cluster.store.tracking import Run
 from jobs.spec import Spec
+from jobs.training.loop import Work
 
 from . import group
 from .paused import Paused, Stretch

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.columns import Texts
 from jobs.inputs import images
 from jobs.targets import label
+from jobs.training.columns import Texts
 
 from . import classification
 from .task import Bounds, Encoded, Output, Task, writes_nothing

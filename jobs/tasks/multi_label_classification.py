@@ -33,7 +33,7 @@ class MultiLabelClassification(TextClassification):
         labels: Sequence[str],
         bounds: Bounds,
     ) -> Encoded:
-        from jobs import batches
+        from jobs.training import batches
 
         marks = None
         if targets is not None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.columns import Ragged
 from jobs.targets import preference
+from jobs.training.columns import Ragged
 
 from . import writing
 from .task import Bounds, Encoded, Task

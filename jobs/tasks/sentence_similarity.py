@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.columns import Ragged
 from jobs.targets import passage
 from jobs.targets.passage import AT
+from jobs.training.columns import Ragged
 
 from . import classification
 from .task import Bounds, Encoded, Output, Task, no_explanation
@@ -53,7 +53,7 @@ class Pairs:
         """`input_ids`, `attention_mask` of shape (2 x rows, longest), the inputs first; `labels` of shape (rows,)."""
         import torch
 
-        from jobs import batches
+        from jobs.training import batches
 
         both = [self.ids[i] for i in rows] + [self.others[i] for i in rows]
         tokens, mask = batches.padded(both, self.pad)
@@ -81,7 +81,7 @@ class SentenceSimilarity(TextClassification):
         labels: Sequence[str],
         bounds: Bounds,
     ) -> Encoded:
-        from jobs import batches
+        from jobs.training import batches
 
         places = classification.places(targets, labels)
         made = batches.encode(processor, inputs, None, bounds.input)
@@ -132,7 +132,7 @@ class SentenceSimilarity(TextClassification):
         """The embeddings of all known texts, (texts, hidden), made at a network's first answer."""
         import torch
 
-        from jobs import batches
+        from jobs.training import batches
 
         held = _known.get(net)
         if held is not None and held[0] == tuple(labels):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.columns import Ragged, Texts
 from jobs.inputs import audio
 from jobs.targets import text
+from jobs.training.columns import Ragged, Texts
 
 from .task import Bounds, Encoded, Output, Task, no_explanation, writes_nothing
 
@@ -40,7 +40,7 @@ class Recordings:
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """`input_values` or `input_features` and their mask and, to learn from, `labels`, (rows, longest)."""
-        from jobs import batches
+        from jobs.training import batches
 
         heard, extractor = [audio.heard(self.inputs[i]) for i in rows], self.processor.feature_extractor
         # Whisper's hears stretches of one length, whatever was recorded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.columns import Texts
+from jobs.training.columns import Texts
 
 from . import writing
 from .speech_recognition import Recordings, SpeechRecognition

@@ -36,7 +36,7 @@ class Output:
 
 
 class Encoded(Protocol):
-    """Rows as the model takes them: a dataclass whose columns are Ragged, Texts (`jobs/columns.py`) or arrays.
+    """Rows as the model takes them: a dataclass whose columns are Ragged, Texts (`jobs/training/columns.py`) or arrays.
 
     All columns have as many rows. What it holds beside them is the same for all rows, and can be pickled.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.columns import Ragged
+from jobs.training.columns import Ragged
 
 from . import writing
 from .task import Bounds, Encoded, Output, Task, no_explanation, writes_nothing

@@ -44,7 +44,7 @@ class TextClassification:
         labels: Sequence[str],
         bounds: Bounds,
     ) -> Encoded:
-        from jobs import batches
+        from jobs.training import batches
 
         return batches.encode(processor, inputs, classification.places(targets, labels), bounds.input)
 

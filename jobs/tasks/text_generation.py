@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.columns import Ragged
 from jobs.inputs import texts
 from jobs.targets import text
+from jobs.training.columns import Ragged
 
 from . import writing
 from .task import Bounds, Encoded, Output, Piece, Sampling, Task, no_explanation

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.columns import Ragged
 from jobs.targets import spans
 from jobs.targets.spans import Span
+from jobs.training.columns import Ragged
 
 from .task import Bounds, Encoded, Output, Task, no_explanation
 from .text_classification import TextClassification
@@ -59,7 +59,7 @@ class Tokens:
         """
         import torch
 
-        from jobs import batches
+        from jobs.training import batches
 
         tokens, mask = batches.padded([self.ids[i] for i in rows], self.pad)
         words = [self.words[i].reshape(-1, 3) for i in rows]

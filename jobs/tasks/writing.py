@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import TrainingError
-from jobs.columns import Ragged
+from jobs.training.columns import Ragged
 
 from .task import Bounds, Output, Piece, Sampling
 
@@ -53,7 +53,7 @@ class Sequences:
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask`, (rows, longest), and to learn from `labels`, SKIPPED where none is."""
-        from jobs import batches
+        from jobs.training import batches
 
         if self.targets is None:
             tokens, mask = batches.padded([self.ids[i] for i in rows], self.pad, left=self.joint)
@@ -72,7 +72,7 @@ class Sequences:
 
 def filled(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """`input_ids`, `attention_mask`, (rows, longest), and `labels`, SKIPPED where none is."""
-    from jobs import batches
+    from jobs.training import batches
 
     tokens, mask = batches.padded([ids for ids, _ in rows], pad)
     labels, _ = batches.padded([wanted for _, wanted in rows], SKIPPED)
@@ -85,7 +85,7 @@ def packed(rows: Sequence[Row], pad: int, most: int) -> dict[str, torch.Tensor]:
 
     There is no mask: by it a model of transformers' sees that positions begin anew, and keeps rows apart.
     """
-    from jobs import batches
+    from jobs.training import batches
 
     parts = batches.packed([len(ids) for ids, _ in rows], most)
     tokens, _ = batches.padded([np.concatenate([rows[row][0] for row in part]) for part in parts], pad)
@@ -279,7 +279,7 @@ def embedded(net: Any, rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.fl
     """What `answer` and `pieces` keep of inputs, (rows, hidden), where another engine writes: one pass, no head."""
     import torch
 
-    from jobs import batches
+    from jobs.training import batches
 
     # Filled up on the right, which no token before it sees.
     tokens, mask = (part.to(net.device) for part in batches.padded([list(row) for row in rows], pad))

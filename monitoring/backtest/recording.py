@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from cluster.console import meter
 from cluster.errors import NotFoundError
-from cluster.registry import ModelVersion
-from cluster.storage import Storage
+from cluster.store.registry import ModelVersion
+from cluster.store.storage import Storage
 from jobs import tasks
 from jobs.data import dataset
 from jobs.data.split import TRAIN
 from jobs.spec import Spec
 from monitoring.windows import labels_of
-from serve.predictions import prediction_log
+from serve.log.predictions import prediction_log
 
 from .replay import Replay, Rows
 
@@ -62,7 +62,7 @@ def gather(spec: Spec, storage: Storage, registry: Versions, embed: Embed) -> tu
 
 def embeddings(folder: Path, inputs: Sequence[str]) -> NDArray[np.float32]:
     """Of the model version in a folder, (n, hidden)."""
-    from jobs.predictor import Predictor
+    from jobs.models.predictor import Predictor
 
     predictor, made = Predictor.load(folder), []
     with meter("embeddings", len(inputs)) as shown:

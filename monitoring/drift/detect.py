@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs import tasks
 from jobs.inputs import texts
 from jobs.spec import Spec

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs import tasks
 from jobs.data import pii
 from jobs.inputs import images, texts

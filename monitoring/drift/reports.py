@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot

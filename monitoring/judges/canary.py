@@ -24,7 +24,7 @@ import pandas as pd
 
 from jobs.spec import CanarySpec
 from monitoring.windows import ENOUGH_LABELS
-from serve.predictions import Kind
+from serve.log.predictions import Kind
 
 from . import paired
 

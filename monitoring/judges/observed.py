@@ -6,9 +6,9 @@ from datetime import datetime
 
 import pandas as pd
 
-from cluster.storage import Storage
-from cluster.tables import Filters
-from serve.predictions import feedback_log, observations
+from cluster.store.storage import Storage
+from cluster.store.tables import Filters
+from serve.log.predictions import feedback_log, observations
 
 _COLUMNS = ["prediction_id", "at", "version", "kind", "key", "label", "fault", "batch", "batch_rows", "seconds"]
 

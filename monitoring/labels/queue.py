@@ -19,21 +19,22 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import DataError, NotFoundError, UserError
-from jobs import manifest, tasks
+from jobs import tasks
 from jobs.data.faults import first_ten, in_file
 from jobs.inputs import images
+from jobs.models import manifest
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import journal
 from monitoring.journal import Journal
 from monitoring.windows import labels_of, labels_since, unlabelled
-from serve.predictions import Feedback, feedback_log, utc_now
+from serve.log.predictions import Feedback, feedback_log, utc_now
 
 from . import acquisition
 from . import page as labelling
 
 if TYPE_CHECKING:
-    from cluster.storage import Storage
+    from cluster.store.storage import Storage
 
 COLUMNS = ("prediction_id", "input", "predicted", "confidence", "why", "label")
 

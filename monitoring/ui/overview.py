@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cluster.registry import ModelVersion
+from cluster.store.registry import ModelVersion
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import controller, hold, journal

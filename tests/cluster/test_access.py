@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import access
 from cluster.errors import UserError
+from cluster.nodes import access
 
 
 @pytest.fixture

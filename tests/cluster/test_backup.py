@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 import rehone
-from cluster.backup import backup, restore
 from cluster.errors import NotFoundError, UserError
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.backup import backup, restore
+from cluster.store.storage import Storage
 from monitoring.journal import Journal
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cluster import certificates, show
-from cluster.certificates import Certificates
+from cluster import show
 from cluster.errors import UserError
+from cluster.nodes import certificates
+from cluster.nodes.certificates import Certificates
 
 
 def context(of: Certificates | None, trusted: Path) -> ssl.SSLContext:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster import doctor, show
-from cluster.doctor import Disk, Facts, Node
+from cluster import show
+from cluster.nodes import doctor
+from cluster.nodes.doctor import Disk, Facts, Node
 
 VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "rehone": "0.1.0"}
 NODE = Node("10.0.0.1", versions=VERSIONS, disks=(Disk("Ray's folder", "/tmp", 50, 100),), skew=0.1, skew_error=0.01)

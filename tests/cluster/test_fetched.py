@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import fetched, private
 from cluster.errors import ClusterError
 from cluster.session import PROJECT
+from cluster.store import fetched, private
 
 HOLDER = """
 import sys, tempfile

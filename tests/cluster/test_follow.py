@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import follow
 from cluster.errors import ClusterError, DetachedError, JobFailedError
-from cluster.follow import Follower, attend, raise_unless_succeeded
-from cluster.submit import Job, Jobs
+from cluster.submission import follow
+from cluster.submission.follow import Follower, attend, raise_unless_succeeded
+from cluster.submission.submit import Job, Jobs
 
 LOG = "".join(f"line {i}\n" for i in range(50))
 

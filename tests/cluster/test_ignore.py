@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import ignore
 from cluster.errors import UserError
+from cluster.submission import ignore
 
 
 def make(folder: Path, **texts: str) -> Path:

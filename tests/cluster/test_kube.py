@@ -18,11 +18,12 @@ import pytest
 import yaml
 from kubernetes import client
 
-from cluster import kube, session
-from cluster import rayjob as rayjob_
+from cluster import session
 from cluster.errors import ClusterError, UserError
-from cluster.kube import create, wait
-from cluster.rayjob import rayjob
+from cluster.submission import kube
+from cluster.submission import rayjob as rayjob_
+from cluster.submission.kube import create, wait
+from cluster.submission.rayjob import rayjob
 from jobs import specfile
 from jobs.spec import Spec
 from tests.k8s import schemas

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import leaks
 from cluster.errors import UserError
+from cluster.submission import leaks
 
 # Made up, and put together here so that no scanner takes this file for a leak.
 KEYS = {

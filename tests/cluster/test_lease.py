@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cluster.lease import Lease, Term
-from cluster.storage import Storage
+from cluster.store.lease import Lease, Term
+from cluster.store.storage import Storage
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 

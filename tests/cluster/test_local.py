@@ -20,8 +20,8 @@ import psutil
 import pytest
 import yaml
 
-from cluster import local
 from cluster.errors import NotFoundError
+from cluster.nodes import local
 from cluster.session import NODE_ENVIRONMENT
 from cluster.settings import Settings
 from tests.planted import files, holders
@@ -91,7 +91,7 @@ def found(user: User) -> dict[str, Any]:
 def script(user: User, text: str, name: str = "p") -> str:
     """Submit a shell command through the API of the user's own process and home; the job's id."""
     code = (
-        "import sys; from cluster.submit import Jobs; "
+        "import sys; from cluster.submission.submit import Jobs; "
         "print(Jobs(sys.argv[1]).submit_command(sys.argv[2], sys.argv[3], {}, {'model': 'p'}))"
     )
     address = json.loads(user.types("cluster", "status", "--json"))["address"]

@@ -9,13 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster import fetched, private, probe
 from cluster.errors import ClusterError, NotFoundError
-from cluster.registry import FILES, Registry
+from cluster.nodes import probe
 from cluster.settings import Settings
-from cluster.storage import Storage
-from cluster.tables import Table
-from cluster.tracking import Tracker
+from cluster.store import fetched, private
+from cluster.store.registry import FILES, Registry
+from cluster.store.storage import Storage
+from cluster.store.tables import Table
+from cluster.store.tracking import Tracker
 
 SCHEMA = pa.schema([("model", pa.string()), ("n", pa.int64())])
 

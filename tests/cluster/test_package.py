@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import package
 from cluster.errors import UserError
 from cluster.session import PROJECT
+from cluster.submission import package
 
 
 @pytest.fixture

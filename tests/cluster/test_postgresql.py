@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.registry import Registry
 from cluster.settings import Settings
-from cluster.tracking import Tracker, Used
+from cluster.store.registry import Registry
+from cluster.store.tracking import Tracker, Used
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import private
 from cluster.errors import UserError
 from cluster.settings import Settings
+from cluster.store import private
 
 
 @pytest.fixture

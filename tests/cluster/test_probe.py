@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 
-from cluster import probe
+from cluster.nodes import probe
 
 
 def test_a_machine_says_how_it_is(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import rayjob as rayjob_
 from cluster.errors import UserError
-from cluster.rayjob import Work, rayjob
+from cluster.submission import rayjob as rayjob_
+from cluster.submission.rayjob import Work, rayjob
 from tests.k8s import kuberay, rules, schemas
 
 WORK = Work(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from cluster.errors import ClusterError, NotFoundError, UserError
-from cluster.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from cluster.settings import Settings
-from cluster.tracking import Tracker, tracking_uri
+from cluster.store.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from cluster.store.tracking import Tracker, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_one_file_of_a_version_is_read_alone(settings: Settings, tmp_path) -> No
 
 
 def test_aliases_of_all_models_are_one_question_a_page(settings: Settings, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("cluster.registry._PAGE", 2)
+    monkeypatch.setattr("cluster.store.registry._PAGE", 2)
     registry = Registry(settings)
     for model in ("page-a", "page-b", "page-c"):
         registry.promote(model, register(settings, model, tmp_path))

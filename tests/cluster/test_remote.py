@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import remote
 from cluster.errors import JobFailedError
-from cluster.remote import Request
 from cluster.sdk import Cluster
 from cluster.settings import Settings
-from cluster.submit import JOB, Resources
+from cluster.submission import remote
+from cluster.submission.remote import Request
+from cluster.submission.submit import JOB, Resources
 from jobs import specfile
 from jobs.spec import Spec
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
-from cluster import scaling
+from cluster.nodes import scaling
 
 WANTED = [{"CPU": 2.0}, {"CPU": 2.0}]
 

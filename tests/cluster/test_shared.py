@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import shared
 from cluster.errors import UserError
 from cluster.settings import Settings
+from cluster.store import shared
 
 
 @pytest.fixture

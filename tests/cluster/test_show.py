@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from cluster import show
-from cluster.local import Local
-from cluster.submit import Job
+from cluster.nodes.local import Local
+from cluster.submission.submit import Job
 
 
 def test_a_job_is_a_line() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.submit import Jobs
+from cluster.submission.submit import Jobs
 
 _SECOND = """
 import sys

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from cluster import fetched
 from cluster.errors import NotFoundError
-from cluster.storage import Storage
+from cluster.store import fetched
+from cluster.store.storage import Storage
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ClusterError, UserError
 from cluster.session import free_port, require
-from cluster.submit import JOB, Jobs, Resources
+from cluster.submission.submit import JOB, Jobs, Resources
 
 
 def test_a_cluster_that_is_not_there_is_said_in_one_line() -> None:

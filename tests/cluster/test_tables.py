@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.store.storage import Storage
+from cluster.store.tables import Table
 
 SCHEMA = pa.schema([("model", pa.string()), ("n", pa.int64())])
 
@@ -121,7 +121,7 @@ def test_a_process_that_has_read_ends_well(table: Table, tmp_path) -> None:
     table.append(rows(1, 2))
     code = (
         "import pyarrow as pa, sys\n"
-        "from cluster.storage import Storage\nfrom cluster.tables import Table\n"
+        "from cluster.store.storage import Storage\nfrom cluster.store.tables import Table\n"
         "schema = pa.schema([('model', pa.string()), ('n', pa.int64())])\n"
         "assert Table(Storage(sys.argv[1]), 'numbers', schema, ['model']).read().num_rows == 2\n"
     )

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import certificates
-from cluster.certificates import Certificates
-from cluster.local import Local
+from cluster.nodes import certificates
+from cluster.nodes.certificates import Certificates
+from cluster.nodes.local import Local
 from cluster.session import NODE_ENVIRONMENT, free_port
 from tests.cluster.test_certificates import context
 
@@ -98,7 +98,7 @@ print("ran on", len(set(ray.get([where.options(scheduling_strategy="SPREAD").rem
 
 SUBMIT = """
 import sys
-from cluster.submit import Jobs, THERE
+from cluster.submission.submit import Jobs, THERE
 jobs = Jobs(sys.argv[1])
 jobs.submit_command(f"{THERE} {sys.argv[2]}", "spread", {}, {})
 jobs.wait("spread")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import certificates
+from cluster.nodes import certificates
 from tests import nodes, pods
 from tests.cluster import api_server
 from tests.k8s import kuberay, schemas

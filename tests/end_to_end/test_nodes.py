@@ -22,7 +22,7 @@ import yaml
 
 from cluster import session
 from cluster.settings import Settings
-from cluster.tracking import Tracker
+from cluster.store.tracking import Tracker
 from jobs import specfile
 from jobs.pipeline import Place
 from jobs.spec import Spec

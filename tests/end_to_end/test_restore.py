@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.backup import backup, restore
+from cluster.store.backup import backup, restore
 from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.spec import Spec
@@ -22,7 +22,7 @@ import json, sys
 from cluster.settings import Settings
 from jobs.data import dataset
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
+from jobs.models.predictor import Predictor
 from monitoring.journal import Journal
 
 place = Place.from_settings(Settings(storage=sys.argv[1]))

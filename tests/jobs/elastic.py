@@ -19,7 +19,7 @@ from typing import Any
 
 from cluster.session import NODE_ENVIRONMENT, connect, prepare_environment
 from cluster.settings import Settings
-from cluster.tracking import Run
+from cluster.store.tracking import Run
 from jobs import pipeline, specfile
 from jobs.data import preparation
 from jobs.pipeline import Place
@@ -48,7 +48,7 @@ def main(spec_file: str, store: str) -> None:
 
 
 def _happen(cluster: Any, second: Any, place: Place) -> None:
-    from cluster.tracking import Tracker
+    from cluster.store.tracking import Tracker
 
     while not (notes := place.storage.list("unfinished")):
         time.sleep(0.2)

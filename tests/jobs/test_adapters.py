@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import UserError
-from jobs.adapters import Base
 from jobs.explain.words import TextExplanation
-from jobs.predictor import Predictor
+from jobs.models.adapters import Base
+from jobs.models.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Output
 from tests import adapters

@@ -12,13 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import loop, model, train
-from jobs.balance import class_weights, oversample
 from jobs.data import preparation
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Bounds
+from jobs.training import loop, train
+from jobs.training.balance import class_weights, oversample
 from tests import tiny
 
 labels = st.lists(st.sampled_from("abc"), min_size=1, max_size=60)

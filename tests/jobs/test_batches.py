@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import batches
-from jobs.columns import Ragged
+from jobs.training import batches
+from jobs.training.columns import Ragged
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 

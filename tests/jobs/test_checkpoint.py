@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from cluster.session import free_port
-from jobs import batches, loop, train
 from jobs.data import preparation
-from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.sweep import group
+from jobs.training import batches, loop, train
+from jobs.training.loop import Work
 from tests import tiny
 
 # What DeepSpeed's stages 1 to 3 import and call, which torch has deprecated.

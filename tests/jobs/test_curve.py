@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from jobs import curve
+from jobs.training import curve
 
 
 def reports(train: list[float], validation: list[float], *, stopped: bool = False) -> list[dict[str, float]]:

@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from cluster.session import PROJECT
-from cluster.tracking import Tracker
-from jobs import specfile, train
+from cluster.store.tracking import Tracker
+from jobs import specfile
 from jobs.pipeline import Place
 from jobs.spec import Spec
+from jobs.training import train
 from tests import tiny
 
 from . import undisturbed

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import UserError
-from jobs import model, pipeline
+from jobs import pipeline
 from jobs.data import preparation
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from tests import tiny
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.settings import Settings
-from jobs import energy
 from jobs.spec import ScalingSpec
+from jobs.training import energy
 
 CPU = ScalingSpec(workers=2, cpus_per_worker=3)
 GPU = ScalingSpec(workers=2, use_gpu=True)

@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import sys
-from jobs import loop
+from jobs.training import loop
 loop._deepspeed()
 print([name for name in ("mlflow", "sklearn", "polars", "evidently") if name in sys.modules])
 import mlflow

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster.errors import SpecError
-from cluster.registry import ModelVersion
-from jobs import manifest
-from jobs.predictor import Predictor
+from cluster.store.registry import ModelVersion
+from jobs.models import manifest
+from jobs.models.predictor import Predictor
 from jobs.spec import MonitoringSpec, Spec
 from tests import adapters
 

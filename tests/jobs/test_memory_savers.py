@@ -12,12 +12,13 @@ import pytest
 from transformers import ResNetConfig
 
 from cluster.errors import SpecError
-from jobs import loop, model, train
 from jobs.data import preparation
-from jobs.loop import Work
+from jobs.models import model
 from jobs.pipeline import Place
 from jobs.plan import shapes
 from jobs.spec import Spec
+from jobs.training import loop, train
+from jobs.training.loop import Work
 from tests.jobs.tasks import projects
 
 pytestmark = [  # what DeepSpeed calls of torch

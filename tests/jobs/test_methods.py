@@ -14,13 +14,15 @@ import pytest
 from cluster.errors import SpecError, UserError
 from cluster.session import connect
 from cluster.settings import Settings
-from jobs import loop, model, tasks, train
+from jobs import tasks
 from jobs.data import preparation
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
 from jobs.plan import plan, show
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Sampling
+from jobs.training import loop, train
 from tests.jobs.tasks import projects
 
 TEXTS = ["123 main street", "4 a", "one two three four five six seven eight nine ten"]

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from cluster.errors import SpecError
-from jobs import model, train
 from jobs.data import preparation
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import MethodSpec, Spec
 from jobs.tasks.task import Bounds
+from jobs.training import train
 from tests import tiny
 
 LABELS = ("negative", "positive")

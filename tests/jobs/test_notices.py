@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.notices import MOST_STEPS, Notices
+from jobs.training.notices import MOST_STEPS, Notices
 
 
 def asked(seconds: list[float]) -> list[int]:

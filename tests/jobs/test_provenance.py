@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from jobs import provenance
+from jobs.models import provenance
 
 THEN = {
     "code": "abc",

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from cluster.errors import DataError
-from cluster.registry import ModelVersion
-from cluster.tracking import Tracker
-from jobs import pipeline, reproduce
+from cluster.store.registry import ModelVersion
+from cluster.store.tracking import Tracker
+from jobs import pipeline
 from jobs.data import preparation
+from jobs.models import reproduce
+from jobs.models.reproduce import Figure, Reproduction
 from jobs.pipeline import Place
-from jobs.reproduce import Figure, Reproduction
 from jobs.spec import Spec
 from tests import tiny
 

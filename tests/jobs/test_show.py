@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cluster.registry import ModelVersion
+from cluster.store.registry import ModelVersion
 from jobs import show
 from jobs.data import preparation
 from jobs.pipeline import Place

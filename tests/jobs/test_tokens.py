@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from jobs import making, tasks, tokens, train
+from jobs import tasks
 from jobs.data import preparation
-from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from jobs.tokens import Rows
+from jobs.training import making, tokens, train
+from jobs.training.loop import Work
+from jobs.training.tokens import Rows
 from tests.jobs.tasks import projects
 
 

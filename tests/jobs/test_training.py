@@ -19,17 +19,19 @@ import pytest
 
 from cluster.errors import TrainingError
 from cluster.session import PROJECT
-from cluster.storage import Storage
-from cluster.tracking import Tracker
-from jobs import batches, model, pipeline, specfile, train, tune
+from cluster.store.storage import Storage
+from cluster.store.tracking import Tracker
+from jobs import pipeline, specfile, tune
 from jobs.data import preparation
-from jobs.loop import Work
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.sweep.record import DIVERGED
-from jobs.tokens import Rows
-from jobs.train import Trained
+from jobs.training import batches, train
+from jobs.training.loop import Work
+from jobs.training.tokens import Rows
+from jobs.training.train import Trained
 from tests import tiny
 
 pytestmark = pytest.mark.ray

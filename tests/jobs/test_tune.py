@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.tracking import Tracker
+from cluster.store.tracking import Tracker
 from jobs import pipeline, tune
-from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.sweep import stage
 from jobs.sweep.record import Importance, Kept
 from jobs.sweep.stage import Ended, Stage
+from jobs.training.loop import Work
 from jobs.tune import Swept, Trial
 
 SEARCH = {"method.rank": {"choice": [2, 4, 8, 16]}}

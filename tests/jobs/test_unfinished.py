@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from cluster.lease import Lease
 from cluster.session import PROJECT
-from cluster.tracking import Run, Tracker
-from jobs import pipeline, specfile, train, unfinished
+from cluster.store.lease import Lease
+from cluster.store.tracking import Run, Tracker
+from jobs import pipeline, specfile
 from jobs.data import preparation
 from jobs.forgetting.ewc import Consolidation
-from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
-from jobs.unfinished import Unfinished
+from jobs.training import train, unfinished
+from jobs.training.loop import Work
+from jobs.training.unfinished import Unfinished
 from tests import tiny
 
 from . import undisturbed

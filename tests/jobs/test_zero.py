@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import zero
 from jobs.spec import Spec
+from jobs.training import zero
 
 MIB = 2**20
 

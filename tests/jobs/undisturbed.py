@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jobs import loop, train
 from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.spec import Spec
+from jobs.training import loop, train
 
 
 class EnoughError(Exception):

@@ -21,8 +21,8 @@ EXPRESSIONS = [r["expr"] for g in GROUPS for r in g["rules"]] + [t["expr"] for p
 
 
 def _ours() -> set[str]:
-    """As Ray exports what `serve.telemetry` counts: with its own prefix, and Prometheus' endings."""
-    source = (K8S.parent / "serve" / "telemetry.py").read_text()
+    """As Ray exports what `serve.http.telemetry` counts: with its own prefix, and Prometheus' endings."""
+    source = (K8S.parent / "serve" / "http" / "telemetry.py").read_text()
     made = re.findall(r'metrics\.(Counter|Histogram|Gauge)\(\s*"(\w+)"', source)
     endings = {"Counter": "_total", "Histogram": "_bucket", "Gauge": ""}
     return {f"ray_{name}{endings[kind]}" for kind, name in made}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.rayjob import rayjob
+from cluster.submission.rayjob import rayjob
 from tests.cluster.test_rayjob import GPU, GROWING, WORK
 
 from . import kuberay

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 
 
 @pytest.fixture

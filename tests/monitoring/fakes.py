@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cluster.registry import ModelVersion
-from cluster.storage import Storage
+from cluster.store.registry import ModelVersion
+from cluster.store.storage import Storage
 from jobs.inputs.texts import vocabulary
 from monitoring.drift.compare import ColumnDrift
 from monitoring.drift.detect import DriftResult
 from monitoring.drift.estimate import Estimate
-from serve.predictions import feedback_log, prediction_log
+from serve.log.predictions import feedback_log, prediction_log
 
 BEGAN = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)
 """Ten minutes before midnight: windows cross a day."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from cluster.registry import ModelVersion
-from cluster.storage import Storage
+from cluster.store.registry import ModelVersion
+from cluster.store.storage import Storage
 from monitoring import history
 from monitoring.journal import BEGUN, DECISION, DONE, RETRAIN, VERDICT, Journal
 

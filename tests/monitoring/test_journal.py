@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from monitoring.journal import BEGUN, DONE, FAILED, Journal
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.lease import Lease
 from cluster.settings import Settings
-from cluster.tracking import Tracker
+from cluster.store.lease import Lease
+from cluster.store.tracking import Tracker
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import keeper

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.registry import CANARY, CHALLENGER, CHAMPION, PREVIOUS
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.registry import CANARY, CHALLENGER, CHAMPION, PREVIOUS
+from cluster.store.storage import Storage
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring.drift.detect import DriftResult
 from monitoring.journal import Journal
 from monitoring.windows import Window
-from serve.predictions import Kind, Observation, new_id, observations
+from serve.log.predictions import Kind, Observation, new_id, observations
 
 from .fakes import MODEL, drifted, log, publish, sample
 
@@ -104,7 +104,7 @@ def life(root: Path, spec: Spec, kill_at: int | None) -> None:
     """What the watch and the cluster do, from wherever they are."""
     from mlflow import MlflowClient
 
-    from cluster.tables import Table
+    from cluster.store.tables import Table
     from monitoring import hold, promotion
     from monitoring.judges.gate import Verdict
     from monitoring.watch import Watch, drain
@@ -158,7 +158,7 @@ def lived(root: Path, spec: Spec, kill_at: int | None = None) -> int | None:
 
 def born(root: Path) -> None:
     """A champion, two windows of its answers with labels, and the files of the version that a retraining will make."""
-    from cluster.tracking import Tracker
+    from cluster.store.tracking import Tracker
 
     settings = Settings(storage=str(root / "store"))
     place, rng = Place.from_settings(settings), np.random.default_rng(0)

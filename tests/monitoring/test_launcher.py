@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import rayjob
 from cluster.errors import ClusterError
-from cluster.submit import JOB
+from cluster.submission import rayjob
+from cluster.submission.submit import JOB
 from jobs import specfile
 from jobs.on_kubernetes import Manner
 from monitoring import launcher

@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 
 from cluster.errors import NotFoundError
-from cluster.tracking import Tracker
-from jobs import batches, model, publish, train
+from cluster.store.tracking import Tracker
 from jobs.data import preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.data.split import TRAIN
+from jobs.models import model, publish
+from jobs.models.publish import Published
 from jobs.pipeline import Place
-from jobs.publish import Published
 from jobs.spec import Spec
+from jobs.training import batches, train
 from monitoring import hold, promotion, show
 from monitoring.journal import Journal
 from tests import tiny

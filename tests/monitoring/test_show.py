@@ -7,15 +7,15 @@ from datetime import timedelta
 import pandas as pd
 import pytest
 
-from cluster.lease import Term
-from cluster.registry import ModelVersion
+from cluster.store.lease import Term
+from cluster.store.registry import ModelVersion
 from jobs.evaluation.footprint import Ratios
 from jobs.spec import EvaluationSpec, MonitoringSpec
 from monitoring import policy, show
 from monitoring.budget import Cost
 from monitoring.drift.detect import DriftResult
 from monitoring.judges import gate
-from serve.certificate import Certificate, Measured
+from serve.versions.certificate import Certificate, Measured
 
 from .fakes import BEGAN, drifted, result
 from .holdouts import planted

@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 
 import rehone
 from cluster.errors import NotFoundError, UserError
-from cluster.registry import ModelVersion
-from cluster.tracking import Tracker
+from cluster.store.registry import ModelVersion
+from cluster.store.tracking import Tracker
 from jobs.data import preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import show, trace
 from monitoring.journal import BEGUN, DONE, Journal
-from serve.predictions import Feedback, Prediction, feedback_log, new_id, prediction_log
+from serve.log.predictions import Feedback, Prediction, feedback_log, new_id, prediction_log
 
 MORNING, EVENING = (datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (6, 18))
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.registry import ModelVersion
+from cluster.store.registry import ModelVersion
 from jobs.spec import CanarySpec
 from monitoring import trial
 from monitoring.journal import BEGUN, DONE, FAILED, LOOK, TRIAL, Journal
 from monitoring.trial import Court
-from serve.predictions import Kind, Observation, new_id, observations
+from serve.log.predictions import Kind, Observation, new_id, observations
 
 from .fakes import BEGAN, MODEL
 

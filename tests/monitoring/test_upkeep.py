@@ -20,7 +20,7 @@ from monitoring import controller, upkeep
 from monitoring.drift import reports
 from monitoring.journal import TIDIED, Entry, Journal
 from monitoring.windows import labelled, next_window
-from serve.predictions import prediction_log
+from serve.log.predictions import prediction_log
 
 from .fakes import BEGAN, MODEL, log, sample
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.lease import Lease
-from cluster.storage import Storage
+from cluster.store.lease import Lease
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 from monitoring import hold
 from monitoring.journal import BEGUN, DONE, FAILED, Journal

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from monitoring.windows import ENOUGH_LABELS, START, Position, accuracies, labelled, labels_since, next_window
 
 from .fakes import BEGAN, MODEL, feedback, log, sample
@@ -57,7 +57,7 @@ def test_windows_follow_each_other_over_midnight_without_gap_or_overlap(storage)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_row_is_in_exactly_one_window_whatever_its_time(tmp_path_factory, times, size, cuts):
     """Many rows of the same instant, landed in batches: order is (at, prediction_id)."""
-    from serve.predictions import prediction_log
+    from serve.log.predictions import prediction_log
 
     storage = Storage(str(tmp_path_factory.mktemp("store")))
     rows = [

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from cluster.settings import Settings
-from jobs import model, pipeline, publish, tasks
+from jobs import pipeline, tasks
 from jobs.data import preparation
 from jobs.data.split import TRAIN
+from jobs.models import model, publish
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny

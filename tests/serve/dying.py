@@ -16,10 +16,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.storage import Storage
-from cluster.tables import Table
-from serve.predictions import Feedback, tables, utc_now
-from serve.spool import Batch, Flusher, Spool
+from cluster.store.storage import Storage
+from cluster.store.tables import Table
+from serve.log.predictions import Feedback, tables, utc_now
+from serve.log.spool import Batch, Flusher, Spool
 
 from .test_predictions import prediction
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
+from cluster.store.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
 from jobs.explain.explanation import Explanation
 from jobs.explain.words import TextExplanation, Word
 from jobs.targets import label
 from jobs.tasks.task import Output, Piece, Sampling
-from serve.engine import Engine, Shared
+from serve.engines.engine import Engine, Shared
 
 LABELS = ("negative", "positive")
 

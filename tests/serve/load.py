@@ -17,9 +17,9 @@ import httpx
 import psutil
 
 from cluster.errors import RehoneError
-from cluster.registry import Registry
 from cluster.settings import Settings
-from cluster.tracking import Tracker
+from cluster.store.registry import Registry
+from cluster.store.tracking import Tracker
 from serve.client import Client
 
 from . import fakes

@@ -13,22 +13,24 @@ import httpx
 import pytest
 
 from cluster.errors import NotFoundError
-from cluster.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
-from cluster.storage import Storage
-from jobs import manifest
-from jobs.adapters import Base
-from jobs.predictor import Predictor
+from cluster.store.registry import CANARY, CHAMPION, PREVIOUS, ModelVersion
+from cluster.store.storage import Storage
+from jobs.models import manifest
+from jobs.models.adapters import Base
+from jobs.models.predictor import Predictor
 from jobs.spec import AdaptersSpec, Spec
-from serve import app, callers, engine, hosted, kin
-from serve.adapters import Adapters
-from serve.batching import Batcher
-from serve.callers import Callers
-from serve.catalogue import Catalogue
-from serve.guard import Bounds, Guard
-from serve.hosted import Replica
-from serve.predictions import FEEDBACK, PREDICTIONS
-from serve.spool import Spool
-from serve.telemetry import Telemetry
+from serve.engines import engine
+from serve.engines.batching import Batcher
+from serve.http import app, callers
+from serve.http.callers import Callers
+from serve.http.guard import Bounds, Guard
+from serve.http.telemetry import Telemetry
+from serve.log.predictions import FEEDBACK, PREDICTIONS
+from serve.log.spool import Spool
+from serve.many import hosted, kin
+from serve.many.adapters import Adapters
+from serve.many.catalogue import Catalogue
+from serve.many.hosted import Replica
 from serve.tracing import UNTRACED
 from tests import adapters, tiny
 from tests.adapters import TEXTS
@@ -410,7 +412,7 @@ async def test_a_version_that_disagrees_with_its_trainer_answers_nobody_and_harm
 async def test_a_version_that_could_not_be_loaded_is_tried_again_after_a_while(
     serve, registry, made, monkeypatch
 ) -> None:
-    monkeypatch.setattr("serve.adapters._AGAIN", 0.0)
+    monkeypatch.setattr("serve.many.adapters._AGAIN", 0.0)
     server, folder = serve(), made(19, training__seed=8)
     golden = (folder / "golden.json").read_text()
     (folder / "golden.json").unlink()

@@ -13,12 +13,12 @@ from cluster.errors import ClusterError
 from jobs.data import intake
 from jobs.explain.explanation import Explanation
 from jobs.spec import Spec
-from serve import app
-from serve.engine import Answered, Engine
-from serve.models import One
-from serve.predictions import FEEDBACK, PREDICTIONS
+from serve.engines.engine import Answered, Engine
+from serve.http import app
+from serve.log.predictions import FEEDBACK, PREDICTIONS
+from serve.log.spool import Spool
+from serve.many.models import One
 from serve.service import Service
-from serve.spool import Spool
 
 from . import fakes
 from .test_spool import tables

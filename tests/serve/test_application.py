@@ -12,7 +12,7 @@ from ray import cloudpickle
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs import specfile
 from jobs.spec import Spec
 from serve import application, endpoint, rollout

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import ClusterError
 from jobs.tasks.task import Output
-from serve.batching import Batcher, Waiting, chosen
-from serve.engine import Answered, Engine
+from serve.engines.batching import Batcher, Waiting, chosen
+from serve.engines.engine import Answered, Engine
 
 from . import fakes
 
@@ -232,7 +232,7 @@ def test_what_an_engine_takes_at_once_goes_to_it_as_it_comes_and_counts_all_that
 
 
 def test_at_once_each_fault_is_its_own_and_who_has_gone_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.batching._AT_ONCE", 1)
+    monkeypatch.setattr("serve.engines.batching._AT_ONCE", 1)
     predictor = Slow()
     predictor.at_once = True
 

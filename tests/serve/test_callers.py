@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 import rehone
 from cluster.errors import NotFoundError, UserError
-from cluster.storage import Storage
-from serve import callers
-from serve.callers import Callers
+from cluster.store.storage import Storage
+from serve.http import callers
+from serve.http.callers import Callers
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.errors import NotFoundError
-from cluster.registry import CHALLENGER, CHAMPION, ModelVersion
-from serve.catalogue import Catalogue
+from cluster.store.registry import CHALLENGER, CHAMPION, ModelVersion
+from serve.many.catalogue import Catalogue
 
 HERE = "text-classification on b"
 

@@ -17,8 +17,8 @@ import pytest
 
 from cluster.errors import ClusterError
 from jobs.spec import VllmSpec
-from serve import child
-from serve.child import Child
+from serve.engines import child
+from serve.engines.child import Child
 
 
 def started(model: Path, patience: float = 60.0) -> Child:
@@ -104,7 +104,7 @@ def test_one_that_is_killed_is_found_dead(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("vllm")
 def test_it_does_not_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
-    code = f"from serve.child import Child; from jobs.spec import VllmSpec; from pathlib import Path; import time\nc = Child(Path({str(tmp_path)!r}), 60, VllmSpec(), threads=1, room=1, gpu=False)\nprint(c._process.args[3], flush=True); time.sleep(600)"
+    code = f"from serve.engines.child import Child; from jobs.spec import VllmSpec; from pathlib import Path; import time\nc = Child(Path({str(tmp_path)!r}), 60, VllmSpec(), threads=1, room=1, gpu=False)\nprint(c._process.args[3], flush=True); time.sleep(600)"
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     with owner.stdout as said:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cluster.errors import ClusterError
-from serve import choice, compiled, engine
-from serve.certificate import Measured
+from serve.engines import choice, compiled, engine
+from serve.versions.certificate import Measured
 
 from . import fakes
 from .conftest import Kept
@@ -133,7 +133,7 @@ def test_a_node_keeps_the_versions_that_it_used_last(taught: Kept, tmp_path: Pat
 
 @pytest.mark.long
 def test_texts_are_written_by_pytorch(taught: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.predictor.Predictor.compilable", False)
+    monkeypatch.setattr("jobs.models.predictor.Predictor.compilable", False)
     assert choice.loader("auto", tmp_path / "kept")(taught.folder).engine == "torch"
     with pytest.raises(ClusterError, match="engine onnx is not for tasks that write texts"):
         choice.loader("onnx", tmp_path / "kept")(taught.folder)

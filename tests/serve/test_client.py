@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 import rehone
 from cluster.errors import ClusterError, UserError
 from cluster.session import free_port
-from cluster.storage import Storage
-from serve import callers, client
-from serve.callers import Callers, Either
+from cluster.store.storage import Storage
+from serve import client
 from serve.client import Client
-from serve.issuer import Issuer
+from serve.http import callers
+from serve.http.callers import Callers, Either
+from serve.http.issuer import Issuer
 
 from .issuing import issuer
 from .test_app import Server

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.predictor import Predictor
-from serve import compiled, engine
+from jobs.models.predictor import Predictor
+from serve.engines import compiled, engine
 from tests import tiny, tiny_images
 
 from . import fakes

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import NotFoundError
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.spec import Spec
-from serve import endpoint, kin
+from serve import endpoint
 from serve.endpoint import Endpoint
+from serve.many import kin
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from jobs.tasks.task import Piece, Sampling
-from serve import engine
+from serve.engines import engine
 
 from . import fakes
 

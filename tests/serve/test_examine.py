@@ -16,19 +16,21 @@ import uvicorn
 from fastapi import FastAPI
 
 from cluster.errors import ClusterError, GateRefusedError
-from cluster.registry import ModelVersion, Registry
 from cluster.session import free_port
 from cluster.settings import Settings
-from cluster.tracking import Tracker
+from cluster.store.registry import ModelVersion, Registry
+from cluster.store.tracking import Tracker
 from jobs.pipeline import Place
 from monitoring import history, promotion
-from serve import certificate, endpoint, engine, examine, parity, witness
-from serve.callers import Callers
+from serve import endpoint
 from serve.endpoint import Endpoint
-from serve.engine import Engine
-from serve.guard import Bounds, Guard
-from serve.tickets import Tickets
-from serve.witness import Witness
+from serve.engines import engine, parity
+from serve.engines.engine import Engine
+from serve.http.callers import Callers
+from serve.http.guard import Bounds, Guard
+from serve.versions import certificate, examine, witness
+from serve.versions.tickets import Tickets
+from serve.versions.witness import Witness
 
 from . import fakes
 from .conftest import Kept

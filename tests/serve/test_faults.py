@@ -12,13 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cluster.registry import Registry
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.registry import Registry
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 from serve import rollout
-from serve.predictions import prediction_log, tables
-from serve.spool import adopt
+from serve.log.predictions import prediction_log, tables
+from serve.log.spool import adopt
 
 from . import fakes
 from .load import MODEL, Load, processes, register

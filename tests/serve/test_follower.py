@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError
-from serve import engine
-from serve.follower import AliasFollower
+from serve.engines import engine
+from serve.versions.follower import AliasFollower
 
 from . import fakes
 

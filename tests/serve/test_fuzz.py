@@ -12,9 +12,9 @@ from schemathesis import GenerationMode
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from serve.guard import Bounds, Guard
-from serve.predictions import new_id
-from serve.telemetry import Telemetry
+from serve.http.guard import Bounds, Guard
+from serve.http.telemetry import Telemetry
+from serve.log.predictions import new_id
 
 from .test_app import Server
 

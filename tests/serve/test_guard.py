@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.storage import Storage
-from serve import callers
-from serve.callers import Callers
-from serve.guard import Bounds, Bucket, Guard
-from serve.telemetry import Telemetry
+from cluster.store.storage import Storage
+from serve.http import callers
+from serve.http.callers import Callers
+from serve.http.guard import Bounds, Bucket, Guard
+from serve.http.telemetry import Telemetry
 
 from .test_app import PREDICT, Server
 

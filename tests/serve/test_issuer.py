@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 from pydantic import ValidationError
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.spec import ServingSpec
-from serve import callers
-from serve import issuer as issuer_
-from serve.callers import Callers, Either, RefusedError
-from serve.issuer import Issuer, KeysAwayError
+from serve.http import callers
+from serve.http import issuer as issuer_
+from serve.http.callers import Callers, Either, RefusedError
+from serve.http.issuer import Issuer, KeysAwayError
 
 from .issuing import LocalIssuer, issuer, pair, part, public
 from .test_app import PREDICT, Server

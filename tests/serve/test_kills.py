@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.registry import Registry
 from cluster.settings import Settings
-from cluster.storage import Storage
+from cluster.store.registry import Registry
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 from serve import rollout
-from serve.predictions import FEEDBACK, PREDICTIONS, prediction_log, tables
-from serve.spool import adopt
+from serve.log.predictions import FEEDBACK, PREDICTIONS, prediction_log, tables
+from serve.log.spool import adopt
 
 from . import dying, fakes
 from .load import MODEL, NODE, Load, kill, register

@@ -28,10 +28,10 @@ from typer.testing import CliRunner
 
 import rehone
 from cluster.errors import ClusterError, UserError
-from cluster.storage import Storage
-from serve import log_query, show
-from serve.log_query import COLUMNS, PLAIN, SHOWN, Query
-from serve.predictions import Feedback, Prediction, feedback_log, new_id, prediction_log
+from cluster.store.storage import Storage
+from serve.log import log_query, show
+from serve.log.log_query import COLUMNS, PLAIN, SHOWN, Query
+from serve.log.predictions import Feedback, Prediction, feedback_log, new_id, prediction_log
 
 BEGAN = datetime(2026, 11, 1, 12, tzinfo=UTC)
 ROWS = [  # hours since BEGAN, version, input, label, confidence
@@ -347,8 +347,8 @@ def test_an_export_is_written_as_it_is_read(storage, tmp_path):
         from datetime import UTC, datetime
         from pathlib import Path
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # each core reads a part of its own
-        from cluster.storage import Storage
-        from serve.log_query import Query, export
+        from cluster.store.storage import Storage
+        from serve.log.log_query import Query, export
         def most():
             # Not ru_maxrss: a new program begins with the peak of whoever started it.
             lines = Path("/proc/self/status").read_text().splitlines()

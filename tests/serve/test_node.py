@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.registry import CHAMPION, ModelVersion
-from cluster.turn import turn
+from cluster.store.registry import CHAMPION, ModelVersion
+from cluster.store.turn import turn
 from serve.node import Aliases, until_tick
 
 FIRST = ModelVersion("m", 1, "run", "file:///a", {"dataset": "d"}, ("champion",), 1.5)

@@ -16,7 +16,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from cluster.session import free_port
 from jobs.spec import JwtSpec
-from serve.issuer import Issuer
+from serve.http.issuer import Issuer
 
 from .issuing import AUDIENCE, pair
 from .test_app import PREDICT, Server

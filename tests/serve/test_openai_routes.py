@@ -12,18 +12,19 @@ import httpx
 import openai
 import pytest
 
-from jobs import model, tasks
+from jobs import tasks
 from jobs.data import intake
-from jobs.predictor import Predictor
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Bounds, Sampling
-from serve import app
-from serve.engine import Answered, Engine
-from serve.models import One
-from serve.openai_routes import TextAsked
-from serve.predictions import PREDICTIONS
+from serve.engines.engine import Answered, Engine
+from serve.http import app
+from serve.http.openai_routes import TextAsked
+from serve.log.predictions import PREDICTIONS
+from serve.log.spool import Spool
+from serve.many.models import One
 from serve.service import Service
-from serve.spool import Spool
 from tests.jobs.tasks import projects
 
 from . import fakes

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import UserError
-from cluster.storage import Storage
-from serve.predictions import (
+from cluster.store.storage import Storage
+from serve.log.predictions import (
     FEEDBACK,
     KINDS,
     OBSERVATIONS,

@@ -18,22 +18,25 @@ import pytest
 import ray
 from ray import serve
 
-from cluster.access import bearer
 from cluster.errors import ClusterError, GateRefusedError
-from cluster.registry import CANARY, Registry
+from cluster.nodes.access import bearer
 from cluster.settings import Settings
-from cluster.storage import Storage
-from cluster.tracking import Tracker
+from cluster.store.registry import CANARY, Registry
+from cluster.store.storage import Storage
+from cluster.store.tracking import Tracker
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from monitoring import promotion, trial
 from monitoring.journal import Journal
 from monitoring.judges import observed
-from serve import callers, endpoint, examine, kin, rollout
+from serve import endpoint, rollout
 from serve.client import Client
 from serve.endpoint import Endpoint
-from serve.predictions import feedback_log, observations, prediction_log
+from serve.http import callers
+from serve.log.predictions import feedback_log, observations, prediction_log
+from serve.many import kin
+from serve.versions import examine
 from tests import adapters
 
 from . import fakes

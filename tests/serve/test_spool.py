@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.storage import Storage
-from serve import spool as spool_
-from serve.predictions import FEEDBACK, OBSERVATIONS, PREDICTIONS, Feedback, feedback_log, prediction_log, utc_now
-from serve.spool import Batch, Flusher, Spool, _own, adopt
+from cluster.store.storage import Storage
+from serve.log import spool as spool_
+from serve.log.predictions import FEEDBACK, OBSERVATIONS, PREDICTIONS, Feedback, feedback_log, prediction_log, utc_now
+from serve.log.spool import Batch, Flusher, Spool, _own, adopt
 
 from .test_predictions import prediction
 
@@ -234,9 +234,9 @@ def test_the_flusher_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCap
 _WRITER = """
 import sys, itertools
 from pathlib import Path
-from cluster.storage import Storage
-from serve.predictions import FEEDBACK, PREDICTIONS, feedback_log, prediction_log
-from serve.spool import Flusher, Spool
+from cluster.store.storage import Storage
+from serve.log.predictions import FEEDBACK, PREDICTIONS, feedback_log, prediction_log
+from serve.log.spool import Flusher, Spool
 from tests.serve.test_predictions import prediction
 folder, storage = Path(sys.argv[1]), Storage(sys.argv[2])
 spool = Spool(folder)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import Storage
-from serve.tickets import Tickets
+from cluster.store.storage import Storage
+from serve.versions.tickets import Tickets
 
 
 @pytest.fixture

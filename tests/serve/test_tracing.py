@@ -18,13 +18,14 @@ import pytest
 from cluster.errors import UserError
 from jobs.data import intake
 from jobs.spec import Spec
-from serve import app, tracing
-from serve.batching import Batcher
-from serve.engine import Engine
-from serve.models import One
+from serve import tracing
+from serve.engines.batching import Batcher
+from serve.engines.engine import Engine
+from serve.http import app
+from serve.http.telemetry import Telemetry
+from serve.log.spool import Spool
+from serve.many.models import One
 from serve.service import Service
-from serve.spool import Spool
-from serve.telemetry import Telemetry
 from serve.tracing import UNTRACED, Turn
 
 from . import fakes

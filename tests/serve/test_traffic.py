@@ -19,17 +19,17 @@ from scipy.stats import binomtest
 
 from jobs.spec import CanarySpec
 from jobs.tasks.task import Piece, Sampling
-from serve import app
-from serve.batching import Batcher, Lane
-from serve.dealing import route
-from serve.engine import Answered, Engine
-from serve.models import One
-from serve.observer import Observer
-from serve.predictions import OBSERVATIONS, PREDICTIONS, Prediction
+from serve.engines.batching import Batcher, Lane
+from serve.engines.engine import Answered, Engine
+from serve.http import app
+from serve.log.predictions import OBSERVATIONS, PREDICTIONS, Prediction
+from serve.log.spool import Spool
+from serve.many.models import One
 from serve.service import Service, Written
-from serve.shadow import Budget
-from serve.spool import Spool
-from serve.traffic import Traffic
+from serve.versions.dealing import route
+from serve.versions.observer import Observer
+from serve.versions.shadow import Budget
+from serve.versions.traffic import Traffic
 
 from . import fakes
 from .test_spool import tables
@@ -115,7 +115,7 @@ def test_a_larger_share_moves_keys_one_way_only(key: str, one: float, other: flo
 
 
 def test_every_process_routes_alike() -> None:
-    code = "from serve.dealing import route; print([route(f'text {i}', 0.3) for i in range(200)])"
+    code = "from serve.versions.dealing import route; print([route(f'text {i}', 0.3) for i in range(200)])"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}

@@ -17,16 +17,17 @@ import pytest
 import torch
 
 from cluster.errors import ClusterError
-from jobs import model, tasks
-from jobs.predictor import Predictor
+from jobs import tasks
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.spec import MethodSpec, VllmSpec
 from jobs.tasks import writing as texts
 from jobs.tasks.task import Piece, Sampling
-from serve import child, choice, engine, parity, writer
-from serve.batching import Batcher
-from serve.certificate import Measured
-from serve.engine import Answered, Engine
-from serve.writer import Writer
+from serve.engines import child, choice, engine, parity, writer
+from serve.engines.batching import Batcher
+from serve.engines.engine import Answered, Engine
+from serve.engines.writer import Writer
+from serve.versions.certificate import Measured
 from tests.jobs.tasks import projects
 
 from . import fakes, writing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.predictor import Predictor
+from jobs.models.predictor import Predictor
 from jobs.tasks.task import Output
 from tests.jobs.tasks import projects
 

@@ -13,8 +13,8 @@ import pytest
 from jobs import specfile
 from jobs.audit import audit, embed
 from jobs.data import preparation
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Bounds
 from tests import tiny
@@ -86,7 +86,7 @@ def test_masked_data_leaves_nothing_personal_in_what_an_audit_writes(spec: Spec,
 
 
 def test_embeddings_are_those_of_serving(spec: Spec, tmp_path: Path) -> None:
-    from jobs import model
+    from jobs.models import model
 
     texts = [row["input"] for row in tiny.rows(30)]
     found = embed.embed(texts, spec, tmp_path / "vectors.npy", with_ray=False)

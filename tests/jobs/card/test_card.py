@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from cluster.registry import ModelVersion
 from cluster.settings import Settings
-from jobs import energy
+from cluster.store.registry import ModelVersion
 from jobs.card import card
 from jobs.card.facts import Facts, Told
 from jobs.data import preparation
@@ -22,6 +21,7 @@ from jobs.evaluation.slices import Gap, Slice
 from jobs.forgetting.forgetting import Attempt, Forgetting, Measured, Recipe
 from jobs.pipeline import Place
 from jobs.spec import CardSpec, Spec
+from jobs.training import energy
 
 MANIFEST = {
     "parent": None,

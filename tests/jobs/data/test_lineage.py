@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from cluster.tracking import Tracker
+from cluster.store.tracking import Tracker
 from jobs import pipeline
 from jobs.data import lineage, preparation
 from jobs.pipeline import Place

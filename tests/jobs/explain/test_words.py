@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 
 from cluster.errors import DataError, UserError
 from examples import sentiment_data
-from jobs import loop, model, specfile, tokens
+from jobs import specfile
 from jobs.explain import faithfulness, highlight
 from jobs.explain.words import TextExplanation, Word, _trimmed
-from jobs.loop import Work
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
-from jobs.predictor import Predictor
 from jobs.tasks.task import Bounds
+from jobs.training import loop, tokens
+from jobs.training.loop import Work
 from tests import tiny
 
 LABELS = ("negative", "positive")

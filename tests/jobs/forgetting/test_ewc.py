@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import batches, loop, model, train
-from jobs.batches import Encoded
-from jobs.columns import Ragged
 from jobs.data import preparation
 from jobs.forgetting import ewc
 from jobs.forgetting.ewc import Consolidation, Hold
-from jobs.loop import Work
+from jobs.models import model
 from jobs.pipeline import Place
 from jobs.spec import Spec
+from jobs.training import batches, loop, train
+from jobs.training.batches import Encoded
+from jobs.training.columns import Ragged
+from jobs.training.loop import Work
 from tests import tiny
 
 LABELS = ("negative", "positive")

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import SpecError
-from jobs import specfile, train
+from jobs import specfile
 from jobs.data import preparation
 from jobs.data.dataset import DatasetVersion
 from jobs.forgetting import forgetting
 from jobs.forgetting.forgetting import Attempt, Forgetting, Measured, Recipe
 from jobs.pipeline import Place
 from jobs.spec import RetrainSpec, Spec
-from jobs.tokens import Rows
+from jobs.training import train
+from jobs.training.tokens import Rows
 from tests import tiny
 
 LOSSES = st.floats(-1, 1, allow_nan=False)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jobs import model
+from jobs.models import model
 from jobs.plan import shapes
 from jobs.spec import Spec
 

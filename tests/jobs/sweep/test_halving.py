@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import TrainingError
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 from jobs.sweep import halving, points, rungs, stage
 from jobs.sweep.record import DIVERGED, METRIC, Kept, Trial

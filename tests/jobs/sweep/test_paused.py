@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from jobs import train
 from jobs.data import preparation
-from jobs.loop import Work
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from jobs.sweep import group
 from jobs.sweep.paused import Paused, Stretch
 from jobs.sweep.record import Trial
+from jobs.training import train
+from jobs.training.loop import Work
 
 pytestmark = pytest.mark.long
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import TrainingError
-from cluster.storage import Storage
-from jobs.batches import Encoded
-from jobs.columns import Ragged
-from jobs.loop import Work
+from cluster.store.storage import Storage
 from jobs.spec import Spec
 from jobs.sweep.record import DIVERGED, Importance, Kept, Swept, Trial, key
-from jobs.tokens import Rows
+from jobs.training.batches import Encoded
+from jobs.training.columns import Ragged
+from jobs.training.loop import Work
+from jobs.training.tokens import Rows
 
 SPEC = Spec.model_validate({"name": "x", "base_model": "m", "data": {"source": "a.csv"}})
 ROWS = Rows("store", "rows.parquet", "tokens/a.arrow", 2, Encoded(Ragged.of([]), None, 0))

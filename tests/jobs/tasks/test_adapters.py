@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import model, tasks
-from jobs.adapters import Base
+from jobs import tasks
 from jobs.data import preparation
 from jobs.data.split import TEST
+from jobs.models import model
+from jobs.models.adapters import Base
+from jobs.models.predictor import Predictor, one_pass
 from jobs.pipeline import Place
-from jobs.predictor import Predictor, one_pass
 from jobs.tasks.task import Output, Sampling
 from tests import adapters, tiny_images
 

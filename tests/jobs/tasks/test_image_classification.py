@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 from cluster.errors import DataError, UserError
-from jobs import loop, model, tasks, train
+from jobs import tasks
 from jobs.audit import audit
 from jobs.data import preparation
 from jobs.evaluation import evaluate
 from jobs.explain import faithfulness, heatmap, highlight
 from jobs.explain.pixels import ImageExplanation
 from jobs.inputs import images
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
 from jobs.plan import plan
-from jobs.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Bounds
+from jobs.training import loop, train
 from tests import tiny_images
 
 TASK = tasks.get("image-classification")

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from cluster.errors import TrainingError
-from jobs import batches, loop, tasks, train
-from jobs.columns import Ragged
+from jobs import tasks
 from jobs.data import preparation
 from jobs.pipeline import Place
 from jobs.tasks import writing
 from jobs.tasks.writing import SKIPPED, Sequences
+from jobs.training import batches, loop, train
+from jobs.training.columns import Ragged
 
 from . import projects
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cluster.errors import DataError
-from jobs import model, tasks
+from jobs import tasks
 from jobs.data import preparation
+from jobs.models import model
 from jobs.spec import Spec
 from jobs.targets import preference
 from jobs.tasks import text_generation

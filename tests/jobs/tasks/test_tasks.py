@@ -15,20 +15,23 @@ import pandas as pd
 import pytest
 
 from cluster.errors import UserError
-from jobs import loop, model, pipeline, publish, tasks, train
+from jobs import pipeline, tasks
 from jobs.data import intake, preparation
+from jobs.models import model, publish
 from jobs.pipeline import Place
 from jobs.plan import plan
 from jobs.spec import Spec
+from jobs.training import loop, train
 from monitoring import promotion
 from monitoring.drift.detect import detect
 from monitoring.windows import next_window
-from serve import app, engine
-from serve.engine import Answered
-from serve.models import One
-from serve.predictions import tables
+from serve.engines import engine
+from serve.engines.engine import Answered
+from serve.http import app
+from serve.log.predictions import tables
+from serve.log.spool import Spool
+from serve.many.models import One
 from serve.service import Service
-from serve.spool import Spool
 from tests.serve import fakes
 
 from . import projects

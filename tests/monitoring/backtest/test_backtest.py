@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import DataError, NotFoundError, SpecError, UserError
-from cluster.registry import ModelVersion
+from cluster.store.registry import ModelVersion
 from jobs import pipeline, specfile
 from jobs.inputs import texts
 from monitoring import journal

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from jobs.inputs.texts import DESCRIPTORS
 from jobs.spec import Spec
 from jobs.targets.label import PREDICTED as LABEL

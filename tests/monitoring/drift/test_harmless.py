@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from examples import sentiment_data
-from jobs import model, tasks
+from jobs import tasks
 from jobs.inputs.texts import vocabulary
-from jobs.predictor import Predictor
+from jobs.models import model
+from jobs.models.predictor import Predictor
 from jobs.spec import Spec
 from jobs.tasks.task import Bounds
 from monitoring import policy

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cluster.session import free_port
-from cluster.storage import Storage
+from cluster.store.storage import Storage
 from monitoring.drift.detect import detect
 from monitoring.drift.reports import WORKSPACE, forget
 from tests.monitoring.fakes import WORDS, sample

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from monitoring.judges import observed
 from monitoring.judges.canary import DROP, judge
-from serve.predictions import Kind, Observation, observations
+from serve.log.predictions import Kind, Observation, observations
 from tests.monitoring.fakes import BEGAN, MODEL, feedback
 
 from .test_canary import CANARY, CHAMPION, SPEC

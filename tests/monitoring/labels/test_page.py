@@ -23,7 +23,7 @@ from cluster.errors import UserError
 from monitoring.labels import page as labelling
 from monitoring.labels import queue as labels
 from monitoring.windows import labelled
-from serve.predictions import Prediction, new_id, prediction_log
+from serve.log.predictions import Prediction, new_id, prediction_log
 from tests.monitoring.fakes import BEGAN, publish, sample
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from jobs.pipeline import Place
 from monitoring.journal import BEGUN, DONE, RETRAIN, Journal
 from monitoring.labels import queue as labels
 from monitoring.windows import labelled, labels_of, labels_since, unlabelled
-from serve.predictions import Prediction, feedback_log, new_id, prediction_log
+from serve.log.predictions import Prediction, feedback_log, new_id, prediction_log
 from tests.monitoring.fakes import BEGAN, feedback, publish, sample
 
 MODEL = "tiny"

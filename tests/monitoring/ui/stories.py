@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.tracking import Tracker
+from cluster.store.tracking import Tracker
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import budget, hold
@@ -25,7 +25,7 @@ from monitoring.drift.estimate import Estimate
 from monitoring.journal import BEGUN, DONE, FAILED, RETRAIN, Journal
 from monitoring.judges.regression import Regression
 from monitoring.policy import Decision, decide
-from serve.predictions import prediction_log
+from serve.log.predictions import prediction_log
 from tests.monitoring import fakes
 
 NAME = "tiny"

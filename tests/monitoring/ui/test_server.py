@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import rehone
 from cluster.errors import GateRefusedError
-from cluster.registry import ModelVersion
 from cluster.settings import Settings
+from cluster.store.registry import ModelVersion
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from monitoring import promotion

@@ -1,0 +1,1 @@
+"""One training: rows as numbers, the loop that every worker runs, what it goes on from."""

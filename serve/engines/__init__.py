@@ -1,0 +1,1 @@
+"""What answers: a version loaded for inference, as its trainer answered, and the batches that it gets."""

@@ -1,0 +1,1 @@
+"""What clients speak to: routes, who may ask and how much, what is seen from outside."""

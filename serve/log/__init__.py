@@ -1,0 +1,1 @@
+"""What was answered: spools, the tables of the prediction log, questions to them."""
