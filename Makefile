@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 # A module is one process's, in the order that tests/conftest.py gives. Who starts Ray waits for it half of the time.
-PYTEST := $(BIN)/python -m pytest -q --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q --dist loadfile --no-loadscope-reorder
 FAST := $(PYTEST) -n auto -m "not ray and not slow and not long"
 
 VLLM := .vllm

@@ -37,15 +37,11 @@ _LONGEST = ("test_demo", "test_verbs", "test_training", "test_local", "test_elas
 """Modules to begin with when two processes share the tests: the last one that runs alone should be a short one."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a module's tests stay together, with what they share."""
-    if not hasattr(config, "workerinput"):
-        return
-    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(config.rootpath))))
+    """For `--dist loadfile`, which hands out modules in this order."""
+    if hasattr(config, "workerinput"):  # a process of several
+        ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
