@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.store.storage import Storage
-from jobs.training import checkpoint
 
 from .record import Kept, Trial
 
@@ -30,6 +29,8 @@ class Paused:
         return cls(kept.storage, f"{kept.place}/paused")
 
     def write(self, trial: str, step: int, folder: Path) -> None:
+        from jobs.training import checkpoint  # torch is behind it
+
         for file in checkpoint.parts(folder):
             self.storage.put(f"{self.place}/{trial}-{step}/{file.name}", file)
 

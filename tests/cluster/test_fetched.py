@@ -17,7 +17,7 @@ from cluster.store import fetched, private
 
 HOLDER = """
 import sys, tempfile
-from cluster import fetched
+from cluster.store import fetched
 tempfile.tempdir = sys.argv[1]
 print(fetched.kept("g", sys.argv[2], 2, lambda part: part.mkdir(), lambda _: True), flush=True)
 sys.stdin.read()
