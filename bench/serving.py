@@ -99,6 +99,8 @@ def measured(peer: str, folder: Path, seconds: float) -> dict[int, list[dict[str
         )
         answer = httpx.post(url + path, json=body, timeout=60)
         assert answer.is_success, f"{peer}: {answer.status_code} {answer.text[:300]}"
+        if peer.startswith("rehone"):
+            print(f"{peer} answers by {httpx.get(f'{url}/v1/models').json()['data'][0]['engine']}", file=sys.stderr)
         hit(url + path, body, 4, 2.0)  # warm
         return {clients: [hit(url + path, body, clients, seconds) for _ in range(ROUNDS)] for clients in CLIENTS}
 
