@@ -7,14 +7,13 @@ read it to its end and ask again; PyTorch writes a token of each in turn, vLLM o
 what one request to /predict may send: 16 inputs at once. Each engine computes on one thread; vLLM's own HTTP is a
 process more. A ratio is of the same round, the engines in turn. It writes what PyTorch writes, or nothing is timed.
 
-Then clients of /predict, one input each, as the server has them go to vLLM: gathered into batches that wait for their
-longest text, or each as it comes. These texts end by themselves, after a few tokens or up to 128.
+Then clients of /predict, one input each: gathered into batches that wait for their longest text, as the server has them
+go to vLLM, or each as it comes. These texts end by themselves, after a few tokens or up to 80.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import csv
 import json
 import statistics
@@ -22,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,7 +44,9 @@ from tests.jobs.tasks import projects
 SIZES = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
 BOUNDS, ROUNDS, BATCH = Bounds(48, 48), 5, 16
 TEXTS = {1: 3, 4: 8, 16: 32}  # a round, by clients
-ASKED, LONG, ENDS = 2, Bounds(48, 128), 1.6  # texts of a client in a round; their bounds, and what ends them by chance
+ASKED, LONG, ENDS = 2, Bounds(48, 80), 1.6  # texts of a client in a round; their bounds, and what ends them by chance
+
+WAYS = ("in batches", "as they come")
 
 
 def main() -> None:
@@ -89,39 +91,32 @@ def predicted(inputs: Sequence[str]) -> dict[str, dict[str, float]]:
         plain = untrained(Path(folder) / "base", LONG, ENDS)
         fast = started(plain, Path(folder) / "whole")
     version = ModelVersion("bench", 1, "", "", {}, (), 0.0)
-    ways = {"batches": Engine(version, gathered(fast)), "as they come": Engine(version, fast)}
+    engine = Engine(version, fast)
     lengths = [len(plain.tokenizer(one.label)["input_ids"]) for one in fast(inputs)]
     rows, kept = [], {}
     for clients in TEXTS:
-        speeds, waits = ({way: list[float]() for way in ways} for _ in range(2))
+        speeds, waits = ({way: list[float]() for way in WAYS} for _ in range(2))
         for _ in range(ROUNDS):
-            for way, engine in ways.items():
-                seconds, took = asyncio.run(asked(engine, inputs, clients))
+            for way in WAYS:
+                seconds, took = asyncio.run(asked(engine, inputs, clients, way))
                 speeds[way].append(clients * ASKED / seconds)
                 waits[way].append(statistics.mean(took))
-        found = [shown(part[way]) for part in (speeds, waits) for way in ways]
+        found = [shown(part[way]) for part in (speeds, waits) for way in WAYS]
         ratios = [shown([new / old for old, new in zip(*part.values(), strict=True)]) for part in (speeds, waits)]
         rows.append([f"{clients} clients", *found[:2], ratios[0], *found[2:], ratios[1]])
         kept[f"predict, {clients}"] = {way: statistics.median(found) for way, found in speeds.items()}
     title = (
         f"/predict by vLLM; texts of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on average"
     )
-    head = ["", *(f"texts/s {way}" for way in ways), "ratio", *(f"s a text {way}" for way in ways), "ratio"]
+    head = ["", *(f"texts/s {way}" for way in WAYS), "ratio", *(f"s a text {way}" for way in WAYS), "ratio"]
     print(table(title, head, rows))
     return kept
 
 
-def gathered(fast: writer.Writer) -> writer.Writer:
-    """The same, as one that takes a batch at a time."""
-    made = copy.copy(fast)
-    made.at_once = False
-    return made
-
-
-async def asked(engine: Engine, inputs: Sequence[str], clients: int) -> tuple[float, list[float]]:
+async def asked(engine: Engine, inputs: Sequence[str], clients: int, way: str) -> tuple[float, list[float]]:
     """Seconds in which each client has had its texts, one after another, and those that each text took."""
     batcher, took = Batcher("bench", BATCH * 2), list[float]()
-    answer = batcher.lane(lambda: engine)
+    answer = batcher.lane(lambda: engine) if way == WAYS[0] else partial(asyncio.to_thread, engine.answer)
 
     async def client(at: int) -> None:
         for turn in range(ASKED):

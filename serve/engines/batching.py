@@ -5,8 +5,7 @@ Requests of several models go together where these share a base.
 Nobody waits for others to come: a request that finds the engine idle is answered at once, and while the engine works
 the next batch gathers. Under load batches grow by themselves, and what HTTP costs runs beside the engine.
 
-An engine that answers many at a time (`Answers.at_once`) makes its own batches, and better ones, since it takes up the
-next row whenever one is done: what is asked of it goes to it as it comes, each request by itself.
+That holds for vLLM too, which could take each request as it comes: on CPUs that gave half of the texts (decision 25).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,8 +22,6 @@ from cluster.errors import ClusterError
 from serve.tracing import UNTRACED, Trace, Turn
 
 from .engine import Answer, Answered, Engine, answer
-
-_AT_ONCE = 256  # requests that one lane may have in such engines, each on a thread; there are only as many as ask
 
 Loaded = Callable[[], Engine | None]
 """The engine that serves a model now, if any."""
@@ -71,14 +67,10 @@ def chosen(waiting: Sequence[Waiting], most: int) -> tuple[list[Waiting], list[W
 
 
 class Batcher:
-    """A thread that feeds engines, of one model or of many on one base: a batch ends on those it began on.
-
-    Those that take many at a time are fed by as many threads.
-    """
+    """A thread that feeds engines, of one model or of many on one base: a batch ends on those it began on."""
 
     def __init__(self, name: str, most: int, trace: Trace = UNTRACED) -> None:
         self._name, self._most, self._trace = name, most, trace
-        self._at_once = ThreadPoolExecutor(_AT_ONCE, f"{name}-at-once")
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -92,10 +84,7 @@ class Batcher:
 
         Who is cancelled while it waits takes no turn.
         """
-        loop, now = asyncio.get_running_loop(), engine()
-        one = Waiting(engine, inputs, loop.create_future(), self._trace.turn())
-        if now is not None and now.predictor.at_once:
-            return await loop.run_in_executor(self._at_once, self._alone, one)
+        one = Waiting(engine, inputs, asyncio.get_running_loop().create_future(), self._trace.turn())
         self._queue.put(one)
         return await one.answer
 
@@ -103,7 +92,6 @@ class Batcher:
         """Answer what waits, then end."""
         self._queue.put(None)
         self._thread.join()
-        self._at_once.shutdown()
 
     def _run(self) -> None:
         waiting: list[Waiting] = []
@@ -135,10 +123,6 @@ class Batcher:
                 return [(batch[0], error)]
             # Each alone once more: the fault may be one request's, and no reason to fail the others.
             return [answered for one in batch for answered in self._answered([one])]
-
-    def _alone(self, one: Waiting) -> Answered:
-        ((_, answered),) = self._through([one])
-        return answered
 
     def _through(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answered]]:
         engines = _engines(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -62,47 +62,23 @@ class Answers(Protocol):
         """Tokens that it reads of each; 0 of what is no text. Safe beside a call."""
 
 
-class Crowd:
-    """Rows that something is at work on, of all who ask it at once."""
-
-    def __init__(self) -> None:
-        self._rows, self._turn = 0, threading.Lock()
-
-    @contextmanager
-    def joined(self, rows: int) -> Iterator[int]:
-        """With so many more; gives how many there are then."""
-        with self._turn:
-            self._rows += rows
-            now = self._rows
-        try:
-            yield now
-        finally:
-            with self._turn:
-                self._rows -= rows
-
-
 @dataclass(frozen=True)
 class Engine:
     version: ModelVersion
     predictor: Answers
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    _crowd: Crowd = field(default_factory=Crowd, repr=False, compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.predictor.labels
 
     def answer(self, inputs: Sequence[str]) -> Answered:
-        """One batch at a time: a canary that becomes champion may have one of each on its way.
-
-        What answers many at a time takes it beside those it has; `batch_rows` then counts all of their rows, since it
-        is with them that this one shares the engine's time.
-        """
-        with self._its_turn(), self._crowd.joined(len(inputs)) as rows:
+        """One batch at a time: a canary that becomes champion may have one of each on its way."""
+        with self._its_turn():
             clock = _clock(self.predictor.engine)
             began = clock()
             outputs = self.predictor(inputs)
-            return Answered(self, outputs, token_hex(8), rows, clock() - began)
+            return Answered(self, outputs, token_hex(8), len(inputs), clock() - began)
 
     def write(self, given: str, sampling: Sampling) -> Iterator[Piece]:
         """The answer piece by piece; batches and other texts have their turn between two of them, or are written
@@ -110,12 +86,11 @@ class Engine:
         """
         pieces = self.predictor.write(given, sampling)
         ended = False
-        with self._crowd.joined(1) if self.predictor.at_once else nullcontext():
-            while not ended:
-                with self._its_turn():
-                    piece = next(pieces)
-                yield piece
-                ended = piece.ended is not None
+        while not ended:
+            with self._its_turn():
+                piece = next(pieces)
+            yield piece
+            ended = piece.ended is not None
 
     def _its_turn(self) -> AbstractContextManager[object]:
         return nullcontext() if self.predictor.at_once else self._turn

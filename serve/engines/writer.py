@@ -157,6 +157,12 @@ def whole(plain: Predictor, folder: Path) -> Path:
 def open_(plain: Predictor, folder: Path, how: VllmSpec, golden: Golden) -> Writer:
     """vLLM on what `whole` made. Raises ClusterError, also where half precision makes `golden` answers less likely."""
     longest, size = plain.bounds.input + plain.bounds.answer, _SIZES.get(how.dtype, 2)
+    positions = getattr(plain.net.config, "max_position_embeddings", None)
+    if how.max_model_len is None and positions is not None and longest > positions:
+        raise ClusterError(
+            f"vLLM reads {positions} tokens of this model, training.max_length + training.max_answer are {longest}",
+            mend="lower one of them and train again, or serving.engine: torch",
+        )
     room = _TEXTS * longest * token_bytes(plain.net.config, size)
     gpu = torch.cuda.is_available()
     child = Child(folder, longest, how, threads=torch.get_num_threads(), room=room, gpu=gpu)

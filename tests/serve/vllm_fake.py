@@ -1,7 +1,6 @@
 """`vllm serve MODEL --uds SOCKET ...` as far as it is asked here, in the standard library: it writes each prompt again.
 
-MODEL/fake.txt says how it starts: `up`, `dies`, `never`; while it says `meets` no batch is answered before two are there. MODEL/pids.txt gets its own pid and that of a process it
-starts, MODEL/asked.jsonl what it was asked. A text with seed 2 waits after its first token until two are being written;
+MODEL/fake.txt says how it starts: `up`, `dies`, `never`. MODEL/pids.txt gets its own pid and that of a process it starts, MODEL/asked.jsonl what it was asked. A text with seed 2 waits after its first token until two are being written;
 with seed 13 it dies there. A token's chance is 0.5; those of a prompt's are in MODEL/chances.json, by the prompt.
 """
 
@@ -43,8 +42,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif asked.get("stream"):
             self._stream(asked)
         else:
-            if how() == "meets":
-                BOTH.wait()
             made = [choice(at, written(prompt, asked)) for at, prompt in enumerate(asked["prompt"])]
             if "prompt_logprobs" in asked:
                 known = json.loads((MODEL / "chances.json").read_text())
