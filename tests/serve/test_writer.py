@@ -122,6 +122,15 @@ async def asked_of(served: Engine, clients: int) -> list[Answered]:
     return list(made)
 
 
+def test_a_model_with_fewer_positions_than_the_spec_asks_for_is_refused_in_one_line(
+    plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain.net.config, "max_position_embeddings", 10)
+    wanted = rf"vLLM reads 10 tokens of this model, .* are {plain.bounds.input + plain.bounds.answer}"
+    with pytest.raises(ClusterError, match=wanted):
+        writer.open_(plain, tmp_path, VllmSpec(), GOLDEN)
+
+
 def test_requests_of_many_clients_are_gathered_for_vllm(echo: Writer) -> None:
     made = asyncio.run(asked_of(Engine(fakes.version(1), echo), 20))
     alone = echo(INPUTS)
