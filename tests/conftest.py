@@ -33,17 +33,6 @@ settings.register_profile("quick", deadline=None, max_examples=10)  # `make chec
 settings.load_profile("house")
 
 
-_LONGEST = ("test_demo", "test_verbs", "test_training", "test_local", "test_elastic", "test_nodes")
-"""Modules to begin with when two processes share the tests: the last one that runs alone should be a short one."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For `--dist loadfile`, which hands out modules in this order."""
-    if hasattr(config, "workerinput"):  # a process of several
-        ranks = {name: rank for rank, name in enumerate(_LONGEST)}
-        items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray writes tokens and datasets its cache under HOME: not the user's."""

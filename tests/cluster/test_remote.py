@@ -105,7 +105,7 @@ from ray.cluster_utils import Cluster
 two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 two.add_node(num_cpus=1)
 os.environ["RAY_ADDRESS"] = two.address
-from cluster import probe
+from cluster.nodes import probe
 from cluster.errors import UserError
 from cluster.settings import Settings
 said = {}
