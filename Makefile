@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 # A module is one process's. Tests that start Ray have the machine to themselves: two at a time took 31 minutes rather than
-# 41, and one request found no replica.
+# 41, and one request of four clients failed.
 PYTEST := $(BIN)/python -m pytest -q --dist loadfile
 FAST := $(PYTEST) -n auto -m "not ray and not slow and not long"
 
