@@ -32,25 +32,28 @@ class Paused:
         from jobs.training import checkpoint  # torch is behind it
 
         for file in checkpoint.parts(folder):
-            self.storage.put(f"{self.place}/{trial}-{step}/{file.name}", file)
+            self.storage.put(f"{self._folder(trial, step)}/{file.name}", file)
 
     @contextmanager
     def read(self, trial: str, step: int) -> Iterator[Path]:
         """The folder, as one of this machine inside the block."""
-        place = f"{self.place}/{trial}-{step}"
+        place = self._folder(trial, step)
         with tempfile.TemporaryDirectory() as folder:
             for name in self.storage.list(place):
                 self.storage.get(f"{place}/{name}", Path(folder, name))
             yield Path(folder)
 
     def holds(self, trial: Trial) -> bool:
-        return self.storage.exists(f"{self.place}/{trial.id}-{trial.steps}")
+        return self.storage.exists(self._folder(trial.id, trial.steps))
 
     def remove(self, trial: Trial) -> None:
-        self.storage.remove(f"{self.place}/{trial.id}-{trial.steps}")
+        self.storage.remove(self._folder(trial.id, trial.steps))
 
     def clear(self) -> None:
         self.storage.remove(self.place)
+
+    def _folder(self, trial: str, step: int) -> str:
+        return f"{self.place}/{trial}-{step}"
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _loaded(folder: Path, kind: Kind, kept: Path, how: VllmSpec) -> Answers:
         opened = functools.cache(lambda name: _opened(plain, name, wanted, place, how))
         for name in names:
             if name not in known:
-                known[name] = _measured(opened, name, folder)
+                known[name] = _measured(opened, name, folder, wanted)
         _write(place, known)
         name = fastest(known[name] for name in names) if kind == AUTO else names[0]
         if known[name].fault and kind != AUTO:
@@ -142,8 +142,7 @@ def _impossible(name: str, plain: Predictor) -> str:
     return "runs on CPUs" if torch.cuda.is_available() else ""
 
 
-def _measured(opened: Callable[[str], Answers], name: str, folder: Path) -> Measured:
-    wanted = parity.golden(folder)
+def _measured(opened: Callable[[str], Answers], name: str, folder: Path, wanted: parity.Golden) -> Measured:
     try:
         engine = opened(name)
         outputs = engine(wanted.inputs)

@@ -26,12 +26,8 @@ from .guard import may_ask
 _NOTED = 10  # prediction ids of one request that its line in the access log has
 
 
-def _listed(given: object) -> object:
-    return [given] if isinstance(given, str) else given
-
-
 Input = Annotated[str, StringConstraints(min_length=1)]
-Inputs = Annotated[list[Input], BeforeValidator(_listed, json_schema_input_type=Input | list[Input])]
+Inputs = Annotated[list[Input], BeforeValidator(openai_routes.listed, json_schema_input_type=Input | list[Input])]
 
 
 class Body(BaseModel):

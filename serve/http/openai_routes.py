@@ -40,7 +40,8 @@ _CODES = {"extra_forbidden": "unknown_parameter", "unsupported_parameter": "unsu
 _MOST = 100_000  # tokens, which the spec's training.max_answer bounds
 
 
-def _listed(given: object) -> object:
+def listed(given: object) -> object:
+    """Of one text a list of it, as inputs may be given."""
     return [given] if isinstance(given, str) else given
 
 
@@ -70,7 +71,7 @@ class Part(Asking):
 
 _PARTS = TypeAdapter(list[Part])
 _UNSUPPORTED = "unsupported_parameter"
-Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Texts = Annotated[list[str], BeforeValidator(listed, json_schema_input_type=str | list[str])]
 Content = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[Part])]
 Unsupported = Annotated[None, BeforeValidator(_none, json_schema_input_type=Any)]
 

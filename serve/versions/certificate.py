@@ -15,10 +15,11 @@ TAG = "parity"
 
 @dataclass(frozen=True)
 class Measured:
-    """One engine on a version: `seconds` for all golden inputs at once and for one alone, the best of five.
+    """One engine on a version: `seconds` for all golden inputs at once and for one alone, the best of five at most.
 
     `apart` is the largest difference of a probability from the trainer's on them. `accuracy` is on the version's test
-    rows, where the trainer's was `before` and has the same label for the share `alike`; all None but for eight bits.
+    rows, where the trainer's was `before` and has the same label for the share `alike`; all None but for what computes
+    with fewer bits.
     `fault` says why the engine is not to be had, "" where it is.
     """
 
