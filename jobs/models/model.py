@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from cluster.errors import SpecError
 from jobs import tasks
@@ -30,6 +32,22 @@ _PROMPTED = {
     "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
 }
 """What PEFT calls the kinds of model that it can put a prompt in front of."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_building = threading.RLock()
+
+
+def _alone(build: Callable[P, T]) -> Callable[P, T]:
+    """One at a time in a process: PEFT and transformers patch torch while they build, under all of its threads."""
+
+    @wraps(build)
+    def built(*given: P.args, **named: P.kwargs) -> T:
+        with _building:
+            return build(*given, **named)
+
+    return built
 
 
 def locate(base_model: str) -> str:
@@ -94,6 +112,7 @@ def check_length(config: Any, spec: Spec) -> None:
         raise SpecError(f"is more than the base model's {positions} positions", where=where)
 
 
+@_alone
 def base(task: Task, base_model: str, labels: Sequence[str], seed: int, **more: Any) -> Any:
     """The base model with a new head for `labels`; the head's weights follow from `seed`. `more` is transformers'."""
     import torch
@@ -196,6 +215,7 @@ def _prompted(task: Task) -> str:
     return _PROMPTED[kind]
 
 
+@_alone
 def load(
     folder: Path,
     task: Task,
@@ -226,6 +246,7 @@ def adapter_kind(folder: Path) -> str:
     return str(tree["peft_type"])
 
 
+@_alone
 def adapted(net: Any, folder: Path, name: str) -> Any:
     """A base model with the adapter of a trained folder on it, to answer only."""
     from peft import PeftModel
@@ -233,6 +254,7 @@ def adapted(net: Any, folder: Path, name: str) -> Any:
     return PeftModel.from_pretrained(net, str(folder / "adapter"), adapter_name=name)
 
 
+@_alone
 def add_adapter(net: Any, folder: Path, name: str) -> None:
     """One more beside those that `adapted` has, and answers with none of them yet."""
     device = str(next(net.parameters()).device)

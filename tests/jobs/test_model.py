@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cluster.errors import SpecError
 from jobs.data import preparation
@@ -99,3 +105,31 @@ def test_batched_answers_are_those_of_one_at_a_time(spec: Spec) -> None:
         np.testing.assert_allclose(a.embedding, b.embedding, atol=1e-5)
         assert a.confidence == pytest.approx(b.confidence, abs=1e-5)
         assert a.embedding.shape == (32,)
+
+
+def test_nothing_is_built_while_an_adapter_is_put_on_in_another_thread(tmp_path: Path) -> None:
+    """PEFT puts it on with `register_parameter` of all modules patched."""
+    (tmp_path / "weights").mkdir()
+    begun, let, built = threading.Event(), threading.Event(), threading.Event()
+
+    class Net:
+        def parameters(self) -> Iterator[torch.Tensor]:
+            yield torch.zeros(1)
+
+        def load_adapter(self, *_: object, **__: object) -> None:
+            begun.set()
+            assert let.wait(30)
+
+    def from_pretrained(folder: Path) -> Path:
+        built.set()
+        return folder
+
+    task: Any = SimpleNamespace(auto=lambda: SimpleNamespace(from_pretrained=from_pretrained))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(model.add_adapter, Net(), tmp_path, "one")
+        assert begun.wait(30)
+        second = threads.submit(model.load, tmp_path, task, "base", ())
+        assert not built.wait(0.2)
+        let.set()
+        first.result()
+        assert second.result() == tmp_path / "weights"
