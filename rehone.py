@@ -531,7 +531,7 @@ def serve(
         sys.stdout.flush()
 
     decided = (lambda d: print(show.decision(d), flush=True)) if watch else None
-    with _ray(loaded, place, dashboard=True, trains=False) as address:
+    with _ray(loaded, place, dashboard=True, serves=True, trains=watch) as address:
         controller.serve(loaded, place, address, port=port, ready=ready, decided=decided)
 
 
@@ -903,8 +903,7 @@ def cluster_doctor(
     from cluster.sdk import Cluster
 
     found = Cluster(address)
-    scaling = _spec(spec, None).scaling if spec else None
-    findings = found.doctor(gpus=scaling.fewest_workers if scaling and scaling.use_gpu else 0)
+    findings = found.doctor(gpus=_spec(spec, None).gpus if spec else 0)
     _answer(findings, json, show.findings(findings, found.address))
     if findings:
         raise RehoneError(f"{len(findings)} finding(s)", where=found.address)
@@ -1185,11 +1184,13 @@ def _storage() -> Storage:
     return Storage.from_settings(Settings.from_environment())
 
 
-def _ray(spec: Spec, place: Place, *, dashboard: bool = False, trains: bool = True) -> Any:
+def _ray(spec: Spec, place: Place, *, dashboard: bool = False, serves: bool = False, trains: bool = True) -> Any:
     from cluster.session import connect
     from jobs.pipeline import cpus
 
-    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard, gpu=spec.scaling.use_gpu and trains)
+    wanted = {"serving.gpus": serves and spec.serving.gpus, "scaling.use_gpu": trains and spec.scaling.use_gpu}
+    gpu = next((key for key, value in wanted.items() if value), "")
+    return connect(place.settings, num_cpus=cpus(spec), dashboard=dashboard, gpu=gpu)
 
 
 def _version(place: Place, model: str, name: str) -> Any:

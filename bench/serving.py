@@ -3,6 +3,7 @@
     apt-get install wrk
     python bench/serving.py                       # about ten minutes
     python bench/serving.py --only rehone,fastapi --seconds 2
+    python bench/serving.py --only rehone-torch,fastapi --device cuda
 
 Peers, each alone on the machine while it is measured, one torch thread each: FastAPI over transformers, a forward
 pass a request; Ray Serve as its documentation's example writes it, one replica; LitServe with its batching; MLflow's
@@ -41,14 +42,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PEERS))
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="LitServe stays on CPUs")
     parser.add_argument("--serve", nargs=3, metavar=("PEER", "PORT", "FOLDER"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        globals()[f"serve_{asked.serve[0].replace('-', '_')}"](int(asked.serve[1]), Path(asked.serve[2]))
+        globals()[f"serve_{asked.serve[0].replace('-', '_')}"](int(asked.serve[1]), Path(asked.serve[2]), asked.device)
         return
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder))
-        found = {peer: measured(peer, Path(folder), asked.seconds) for peer in asked.only.split(",")}
+        found = {peer: measured(peer, Path(folder), asked.seconds, asked.device) for peer in asked.only.split(",")}
     show({peer: rounds for peer, rounds in found.items() if rounds})
 
 
@@ -84,10 +86,10 @@ def save_model(folder: Path) -> None:
     tokenizer.save_pretrained(str(folder / "model"))
 
 
-def measured(peer: str, folder: Path, seconds: float) -> dict[int, list[dict[str, float]]]:
+def measured(peer: str, folder: Path, seconds: float, device: str) -> dict[int, list[dict[str, float]]]:
     """Rounds by number of clients; none where the peer cannot be had here."""
     print(f"{peer} ...", file=sys.stderr, flush=True)
-    with started(peer, folder) as url:
+    with started(peer, folder, device) as url:
         if url is None:
             return {}
         path, body = (
@@ -138,7 +140,7 @@ def hit(url: str, body: dict[str, Any], clients: int, seconds: float) -> dict[st
 
 
 @contextmanager
-def started(peer: str, folder: Path) -> Iterator[str | None]:
+def started(peer: str, folder: Path, device: str) -> Iterator[str | None]:
     from cluster.session import free_port
 
     port = free_port()
@@ -154,7 +156,7 @@ def started(peer: str, folder: Path) -> Iterator[str | None]:
     if peer == "litserve" and not littered(peer):
         yield None
         return
-    command = [sys.executable, __file__, "--serve", peer, str(port), str(folder)]
+    command = [sys.executable, __file__, "--device", device, "--serve", peer, str(port), str(folder)]
     if peer == "litserve":
         command = [sys.executable, "-m", "bench.litserve_peer", str(port), str(folder)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as server:
@@ -203,25 +205,25 @@ def wait(url: str, server: subprocess.Popen[bytes], up: set[int]) -> None:
     raise SystemExit(f"nothing at {url}")
 
 
-def answering(folder: Path) -> Any:
+def answering(folder: Path, device: str) -> Any:
     """One text through tokenizer and model, as anybody writes it."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    net = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
+    net = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval().to(device)
 
     def answer(texts: list[str]) -> list[dict[str, Any]]:
         batch = tokenizer(texts, return_tensors="pt", truncation=True, padding=True, max_length=64)
         with torch.inference_mode():
-            shares = torch.softmax(net(**batch).logits, -1)
+            shares = torch.softmax(net(**batch.to(device)).logits, -1).cpu()
         return [{"label": LABELS[int(row.argmax())], "confidence": float(row.max())} for row in shares]
 
     return answer
 
 
-def serve_fastapi(port: int, folder: Path) -> None:
+def serve_fastapi(port: int, folder: Path, device: str) -> None:
     import uvicorn
     from fastapi import FastAPI
     from pydantic import BaseModel
@@ -229,7 +231,7 @@ def serve_fastapi(port: int, folder: Path) -> None:
     class Body(BaseModel):
         inputs: str
 
-    api, answer = FastAPI(), answering(folder)
+    api, answer = FastAPI(), answering(folder, device)
 
     def predict(body: Body) -> dict[str, Any]:
         return answer([body.inputs])[0]
@@ -240,14 +242,14 @@ def serve_fastapi(port: int, folder: Path) -> None:
     uvicorn.run(api, port=port, log_level="warning")
 
 
-def serve_ray(port: int, folder: Path) -> None:
+def serve_ray(port: int, folder: Path, device: str) -> None:
     import ray
     from ray import serve
 
     @serve.deployment
     class Model:
         def __init__(self) -> None:
-            self.answer = answering(folder)
+            self.answer = answering(folder, device)
 
         async def __call__(self, request: Any) -> dict[str, Any]:
             said: dict[str, Any] = (
@@ -262,11 +264,11 @@ def serve_ray(port: int, folder: Path) -> None:
     signal.pause()
 
 
-def serve_mlflow(port: int, folder: Path) -> None:
+def serve_mlflow(port: int, folder: Path, device: str) -> None:
     import mlflow
     from transformers import pipeline
 
-    pipe = pipeline("text-classification", model=str(folder / "model"), device="cpu")
+    pipe = pipeline("text-classification", model=str(folder / "model"), device=device)
     kept = folder / "mlflow"
     needs = ["torch", "transformers"]  # or it looks for packages that nobody here needs
     mlflow.transformers.save_model(pipe, str(kept), task="text-classification", pip_requirements=needs)
@@ -274,19 +276,19 @@ def serve_mlflow(port: int, folder: Path) -> None:
     subprocess.run([*command, "--env-manager", "local", "--host", "127.0.0.1"], check=False)
 
 
-def serve_rehone_torch(port: int, folder: Path) -> None:
-    _serve_rehone(port, folder, "torch")
+def serve_rehone_torch(port: int, folder: Path, device: str) -> None:
+    _serve_rehone(port, folder, device, "torch")
 
 
-def serve_rehone_onnx(port: int, folder: Path) -> None:
-    _serve_rehone(port, folder, "onnx")
+def serve_rehone_onnx(port: int, folder: Path, device: str) -> None:
+    _serve_rehone(port, folder, device, "onnx")
 
 
-def serve_rehone(port: int, folder: Path) -> None:
-    _serve_rehone(port, folder, "auto")
+def serve_rehone(port: int, folder: Path, device: str) -> None:
+    _serve_rehone(port, folder, device, "auto")
 
 
-def _serve_rehone(port: int, folder: Path, engine: str) -> None:
+def _serve_rehone(port: int, folder: Path, device: str, engine: str) -> None:
     from cluster.session import connect, prepare_environment
 
     prepare_environment()  # before Ray is imported
@@ -305,7 +307,7 @@ def _serve_rehone(port: int, folder: Path, engine: str) -> None:
             "method": {"name": "full"},
             "training": {"max_length": 64},
             "evaluation": {"bootstrap": 10, "robustness_rows": 0},
-            "serving": {"engine": engine, "access_log": False, "max_ongoing": 256},
+            "serving": {"engine": engine, "access_log": False, "max_ongoing": 256, "gpus": int(device == "cuda")},
         }
     )
     place = Place.from_settings(Settings(storage=str(folder / f"store-{engine}")))

@@ -6,7 +6,8 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,50 +115,52 @@ def _tell_jobs(folder: str) -> None:
     write_ray_address(ray.get_runtime_context().gcs_address, folder)
 
 
-def require(workers: int, cpus: float, gpus: float) -> None:
-    """Raises UserError when the connected cluster has no room for so many workers of that size and cannot grow to it.
+def require(bundles: Sequence[Mapping[str, float]], where: str = "scaling") -> None:
+    """Raises UserError when the connected cluster has no room for processes of these resources and cannot grow to it.
 
     Ray itself would wait for ever.
     """
     import ray
 
-    each = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    wanted: Counter[str] = Counter()
+    for bundle in bundles:
+        wanted.update(bundle)
     has = ray.cluster_resources()
-    short = [name for name, amount in each.items() if has.get(name, 0) < workers * amount]
-    if short and not scaling.could_grow([each] * workers):
+    short = [name for name, amount in wanted.items() if has.get(name, 0) < amount]
+    if short and not scaling.could_grow(bundles):
         raise UserError(
-            f"{workers * each[short[0]]:g} {short[0]}s are wanted, the cluster has {has.get(short[0], 0):g}",
-            where="scaling",
-            mend="fewer workers, or a larger cluster",
+            f"{wanted[short[0]]:g} {short[0]}s are wanted, the cluster has {has.get(short[0], 0):g}",
+            where=where,
+            mend="fewer or smaller workers and replicas, or a larger cluster",
         )
 
 
-def _require_gpu() -> None:
+def _require_gpu(where: str) -> None:
     import torch
 
     if not torch.cuda.is_available():
         raise UserError(
             "a GPU is wanted and this machine has none",
-            where="scaling.use_gpu",
-            mend="--address of a cluster that has, or scaling.use_gpu: false",
+            where=where,
+            mend="a cluster that has (RAY_ADDRESS; --address where a verb takes it), or a spec without",
         )
 
 
 @contextmanager
 def connect(
-    settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False, gpu: bool = False
+    settings: Settings, *, num_cpus: int | None = None, dashboard: bool = False, gpu: str = ""
 ) -> Iterator[str | None]:
     """Connected to Ray inside the block; yields the address of the job API, when there is one.
 
     Inside a Ray job or beside `ray start` it joins that cluster (`RAY_ADDRESS`). Otherwise it starts a local
     one with at least `num_cpus` logical CPUs (more than cores is fine for Ray) and ends it on leaving.
-    Raises UserError when the storage root is not one that a joined cluster shares, or when a `gpu` is wanted and Ray
-    would be started on a machine that has none.
+    Raises UserError when the storage root is not one that a joined cluster shares, or when `gpu`, which names the key
+    of a spec, wants one and Ray would be started on a machine that has none.
     """
     prepare_environment()
     joined = os.environ.get("RAY_ADDRESS")
     if gpu and not joined:
-        _require_gpu()
+        _require_gpu(gpu)
     import ray
 
     if ray.is_initialized():

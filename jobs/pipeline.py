@@ -51,8 +51,7 @@ def prepare(spec: Spec, place: Place) -> DatasetVersion:
 
 def tune_spec(spec: Spec, dataset: DatasetVersion, place: Place) -> tuple[Spec, Swept]:
     """Sweep, and the spec with the winner's values. Ray must be connected. Raises TrainingError, UserError."""
-    workers = spec.sweep.workers
-    require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
+    require([spec.scaling.bundle] * spec.sweep.workers)
     with open_run(spec, dataset, place, "sweep") as run:
         swept = tune.sweep(train.work(spec, dataset, place.storage), place.storage, run)
     tuned_spec = spec.with_values(swept.best.values)
@@ -75,8 +74,7 @@ def train_and_publish(
     When the spec has what a sweep found best, the run carries the sweep's table and picture too.
     Going on from the model in `start`, it is tried again while the challenger forgets too much (`attempts.py`).
     """
-    workers = spec.scaling.fewest_workers
-    require(workers, spec.scaling.cpus_per_worker, int(spec.scaling.use_gpu))
+    require([spec.scaling.bundle] * spec.scaling.fewest_workers)
     kind = "train" if parent is None else "retrain"
     known = Unfinished(place.storage, Tracker(place.settings, spec.name), fresh)
 

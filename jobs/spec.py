@@ -272,6 +272,11 @@ class TrainingSpec(Part):
     seed: int = Field(0, description="Of splits, new weights, the order of rows and the points of a sweep.")
 
 
+def bundle(cpus: float, gpus: float) -> dict[str, float]:
+    """Resources of one process, as Ray names them."""
+    return {name: float(amount) for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+
+
 class ScalingSpec(Part):
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         2,
@@ -279,7 +284,13 @@ class ScalingSpec(Part):
         "the next.",
     )
     cpus_per_worker: PositiveInt = Field(1, description="Logical CPUs and torch threads of a worker or trial.")
-    use_gpu: bool = Field(False, description="One GPU a worker or trial.")
+    use_gpu: bool = Field(False, description="Workers and trials compute on GPUs.")
+    gpus_per_worker: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Of a worker or trial with use_gpu. Less than 1 leaves room beside a single worker.",
+    )
     resize_seconds: PositiveFloat = Field(
         60.0, description="How often training with [fewest, most] workers looks whether it could have others."
     )
@@ -290,6 +301,24 @@ class ScalingSpec(Part):
         if isinstance(workers, tuple) and workers[0] > workers[1]:
             raise ValueError(f"[fewest, most] is turned round: [{workers[1]}, {workers[0]}]")
         return workers
+
+    @model_validator(mode="after")
+    def _a_shared_gpu_is_for_one(self) -> ScalingSpec:
+        if self.gpus_per_worker < 1 and not self.use_gpu:
+            raise ValueError(f"gpus_per_worker: {self.gpus_per_worker:g} goes with use_gpu: true")
+        if self.gpus_per_worker < 1 and self.most_workers > 1:  # NCCL refuses two of a group on one
+            raise ValueError(f"gpus_per_worker: {self.gpus_per_worker:g} goes with workers: 1")
+        return self
+
+    @property
+    def gpus(self) -> float:
+        """Of a worker or trial."""
+        return self.gpus_per_worker if self.use_gpu else 0.0
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray reserves for a worker or trial."""
+        return bundle(self.cpus_per_worker, self.gpus)
 
     @property
     def fewest_workers(self) -> int:
@@ -557,6 +586,7 @@ class VllmSpec(Part):
 class ServingSpec(Part):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     replicas: PositiveInt = Field(1, description="Ray Serve replicas.")
+    gpus: float = Field(0.0, ge=0, description="GPUs of a replica; replicas share one by fractions of it.")
     autoscale: AutoscaleSpec = AutoscaleSpec()  # type: ignore[call-arg]
     engine: Literal["torch", "onnx", "onnx-int8", "openvino", "vllm", "auto"] = Field(
         "torch",
@@ -600,6 +630,27 @@ class ServingSpec(Part):
     @property
     def most_replicas(self) -> int:
         return self.autoscale.max or self.replicas
+
+    @property
+    def first_replicas(self) -> int:
+        """At the start, where it is found out what cannot be served."""
+        return max(self.autoscale.min, 1) if self.autoscale.max else self.replicas
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray reserves for a replica."""
+        return bundle(1, self.gpus)
+
+    @model_validator(mode="after")
+    def _device_can_do_it(self) -> ServingSpec:
+        if self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: {self.gpus:g} is neither a share of one GPU nor several whole ones")
+        if self.gpus and self.engine in {"onnx", "onnx-int8", "openvino"}:
+            raise ValueError(f"engine: {self.engine} runs on CPUs; gpus: 0 goes with it")
+        together = self.vllm.tensor_parallel_size
+        if together > 1 and self.gpus != together:
+            raise ValueError(f"vllm.tensor_parallel_size: {together} goes with gpus: {together}")
+        return self
 
     @model_validator(mode="after")
     def _a_base_is_shared_uncompiled(self) -> ServingSpec:
@@ -781,6 +832,11 @@ class Spec(Part):
                 f"offload: {training.offload} goes with stage {stages}"
             )
         return self
+
+    @property
+    def gpus(self) -> float:
+        """That serving and a retraining beside it need at once."""
+        return self.serving.first_replicas * self.serving.gpus + self.scaling.fewest_workers * self.scaling.gpus
 
     @property
     def zero_stages(self) -> range:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.console import say
 from cluster.errors import ClusterError, NotFoundError, UserError
+from cluster.session import require
 from cluster.store.lease import Lease
 from cluster.submission.submit import Jobs
 from jobs.pipeline import Place
@@ -118,6 +119,8 @@ def serve(
 
     launcher = StandingCluster(spec, place, Jobs(address)) if address is not None else None
     watching = bound(spec, place, launcher) if decided is not None and launcher is not None else None
+    retraining = [spec.scaling.bundle] * spec.scaling.fewest_workers if watching is not None else []
+    require([*[spec.serving.bundle] * spec.serving.first_replicas, *retraining], "serving and scaling")
     where = Endpoint.of(spec, rollout.start(spec, place.settings, port), address)
     endpoint.record(place.storage, where)
     ready(where)

@@ -133,10 +133,19 @@ def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
         # More than the guard lets through: it says 429, where Serve would let requests wait.
         "max_ongoing_requests": 2 * spec.serving.max_ongoing,
         "logging_config": {"enable_access_log": False},
-        "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": worker_environment(settings)}},
+        "ray_actor_options": {
+            "num_cpus": 1,
+            "num_gpus": spec.serving.gpus,
+            "runtime_env": {"env_vars": worker_environment(settings) | _devices(spec.serving)},
+        },
     }
     deployment: Any = Server
     return deployment.options(**options).bind(spec, settings.of_replica(), load)
+
+
+def _devices(serving: ServingSpec) -> dict[str, str]:
+    """Ray hides no GPU from a process that asks for none; what others have reserved is not for it."""
+    return {} if serving.gpus else {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def _replicas(serving: ServingSpec) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def _replicas(serving: ServingSpec) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": scale.min,
             "max_replicas": scale.max,
-            "initial_replicas": max(scale.min, 1),  # what cannot be served is found out at the start
+            "initial_replicas": serving.first_replicas,
             "target_ongoing_requests": scale.target_ongoing,
             "look_back_period_s": _LOOK_BACK,
             "upscale_delay_s": _LOOK_BACK,

@@ -150,7 +150,7 @@ def storage(facts: Facts) -> Iterator[Finding]:
 def gpu(facts: Facts) -> Iterator[Finding]:
     has = sum(node.gpus for node in facts.nodes)
     if has < facts.gpus_wanted:
-        mend = "add a node with GPUs (`ray start --num-gpus`), or set scaling.use_gpu: false"
+        mend = "add a node with GPUs (`ray start --num-gpus`), or want fewer: scaling.use_gpu, serving.gpus"
         what = f"the spec wants {facts.gpus_wanted:g} GPUs, the cluster has {has:g}"
         yield Finding("error", "gpu", facts.address, what, mend)
 

@@ -91,7 +91,7 @@ def _by_ray(texts: Sequence[str], spec: Spec) -> Iterator[Part]:
         batch_size=_CHUNK,
         compute=ray.data.ActorPoolStrategy(size=min(scaling.most_workers, len(blocks))),
         num_cpus=scaling.cpus_per_worker,
-        num_gpus=int(scaling.use_gpu),
+        num_gpus=scaling.gpus,
     )
     for batch in embedded.iter_batches(batch_size=_CHUNK, batch_format="numpy"):
         yield batch["at"], batch["embedding"]

@@ -22,11 +22,6 @@ from jobs.training.loop import Report, Work
 from .paused import Stretch
 
 
-def bundles(workers: int, cpus: int, *, gpu: bool) -> list[dict[str, float]]:
-    """What a trial reserves: one bundle a worker, the trial's own process in the first."""
-    return [{"CPU": float(cpus)} | ({"GPU": 1.0} if gpu else {})] * workers
-
-
 def run(work: Work, report: Report, stretch: Stretch) -> None:
     """Train a stretch on `spec.scaling.most_workers` workers inside a Tune trial; only the first reports."""
     workers = work.spec.scaling.most_workers
@@ -50,7 +45,7 @@ def _start(work: Work, stretch: Stretch, address: str) -> list[Any]:
     scaling, group = work.spec.scaling, get_current_placement_group()
     member = ray.remote(
         num_cpus=scaling.cpus_per_worker,
-        num_gpus=int(scaling.use_gpu),
+        num_gpus=scaling.gpus,
         max_retries=0,
         max_calls=1,  # a process of its own each time: DeepSpeed holds on to the first group that it sees
     )(_member)

@@ -47,7 +47,7 @@ def train(job: Work, kept: Kept, run: Run, scheduler: Any, stage: Stage, ended: 
 
     recorder, searcher = _recorder(job.spec, stage.known, ended), _searcher(stage.points)
     scaling = job.spec.scaling
-    reserved = group.bundles(scaling.most_workers, scaling.cpus_per_worker, gpu=scaling.use_gpu)
+    reserved = [scaling.bundle] * scaling.most_workers  # the trial's own process is in the first
     told = {"job": job, "until": stage.until, "known": stage.known, "paused": stage.paused, "keeps": stage.keeps}
     tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, **told), tune.PlacementGroupFactory(reserved)),

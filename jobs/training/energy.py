@@ -32,7 +32,7 @@ def used(seconds: float, scaling: ScalingSpec, settings: Settings) -> Energy:
     """Of `seconds` on all workers of the scaling, at the most it could have had."""
     hours = {
         "cpu": seconds / _HOUR * scaling.most_workers * scaling.cpus_per_worker,
-        "gpu": seconds / _HOUR * scaling.most_workers * scaling.use_gpu,
+        "gpu": seconds / _HOUR * scaling.most_workers * scaling.gpus,
     }
     watts = _total(hours, {"cpu": settings.cpu_watts, "gpu": settings.gpu_watts})
     kwh = None if watts is None else watts / _KILO

@@ -141,7 +141,7 @@ def fit(job: Work, storage: Storage, run: Run, label: str = "train") -> Trained:
             num_workers=spec.scaling.workers,
             elastic_resize_monitor_interval_s=spec.scaling.resize_seconds,
             use_gpu=spec.scaling.use_gpu,
-            resources_per_worker={"CPU": spec.scaling.cpus_per_worker},
+            resources_per_worker=spec.scaling.bundle,
         ),
         run_config=RunConfig(
             name=run.id,

@@ -156,6 +156,20 @@ def whole(plain: Predictor, folder: Path) -> Path:
 
 def open_(plain: Predictor, folder: Path, how: VllmSpec, golden: Golden) -> Writer:
     """vLLM on what `whole` made. Raises ClusterError, also where half precision makes `golden` answers less likely."""
+    child = started(plain, folder, how)
+    if how.dtype != "float32":
+        mean = apart(plain, child, golden)
+        if not mean <= _APART:  # nor what is no number
+            raise ClusterError(
+                f"finds a token of the golden answers {mean:.2g} (of its logarithm) more or less likely than the "
+                f"trainer, {_APART:g} allowed",
+                mend="serving.vllm.dtype: float32",
+            )
+    return Writer(plain, child, how.engine)
+
+
+def started(plain: Predictor, folder: Path, how: VllmSpec) -> Child:
+    """vLLM on what `whole` made, whatever it writes. Raises ClusterError."""
     longest, size = plain.bounds.input + plain.bounds.answer, _SIZES.get(how.dtype, 2)
     positions = getattr(plain.net.config, "max_position_embeddings", None)
     if how.max_model_len is None and positions is not None and longest > positions:
@@ -165,14 +179,14 @@ def open_(plain: Predictor, folder: Path, how: VllmSpec, golden: Golden) -> Writ
         )
     room = _TEXTS * longest * token_bytes(plain.net.config, size)
     gpu = torch.cuda.is_available()
-    child = Child(folder, longest, how, threads=torch.get_num_threads(), room=room, gpu=gpu)
-    if how.dtype != "float32":
-        _require_as_likely(plain, child, golden)
-    return Writer(plain, child, how.engine)
+    return Child(folder, longest, how, threads=torch.get_num_threads(), room=room, gpu=gpu)
 
 
-def _require_as_likely(plain: Predictor, child: Child, golden: Golden) -> None:
-    """Where two tokens are nearly as likely, half precision may take the other, and the text goes on from there: what
+def apart(plain: Predictor, child: Child, golden: Golden) -> float:
+    """How far it is from the trainer in how likely it finds a token of the golden answers: the mean difference of the
+    logarithms.
+
+    Where two tokens are nearly as likely, half precision may take the other, and the text goes on from there: what
     can be compared is not what each would write, but how likely both find what the trainer wrote.
     """
     prompts = plain.prompts(golden.inputs)
@@ -181,7 +195,7 @@ def _require_as_likely(plain: Predictor, child: Child, golden: Golden) -> None:
     rows = [[*prompt, *answers[at][:-1].tolist()] for at, prompt in enumerate(prompts)]
     asked = {"model": NAME, "prompt": rows, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
     asked |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
-    apart = [
+    found: list[float] = [
         abs(ours - theirs)
         for prompt, row, choice in zip(prompts, rows, child.complete(asked), strict=True)
         for ours, theirs in zip(
@@ -190,13 +204,7 @@ def _require_as_likely(plain: Predictor, child: Child, golden: Golden) -> None:
             strict=True,
         )
     ]
-    mean = sum(apart) / max(1, len(apart))
-    if not mean <= _APART:  # nor what is no number
-        raise ClusterError(
-            f"finds a token of the golden answers {mean:.2g} (of its logarithm) more or less likely than the trainer, "
-            f"{_APART:g} allowed",
-            mend="serving.vllm.dtype: float32",
-        )
+    return sum(found) / max(1, len(found))
 
 
 def token_bytes(config: Any, size: int) -> int:

@@ -82,6 +82,6 @@ def test_a_job_that_is_stopped_has_failed(ray_session: str) -> None:
 
 @pytest.mark.ray
 def test_what_the_cluster_does_not_have_is_said_at_once(ray_session: str) -> None:
-    require(8, 1, 0)
+    require([{"CPU": 1}] * 8)
     with pytest.raises(UserError, match="1 GPUs are wanted, the cluster has 0"):
-        require(1, 1, 1)
+        require([{"CPU": 1, "GPU": 1}])

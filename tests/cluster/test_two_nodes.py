@@ -163,7 +163,9 @@ def test_the_doctor_finds_what_is_wrong_with_it(made: Made, full: Path) -> None:
     environment = made.environment | {"REHONE_STORAGE": str(full / "store")}
     words = ["cluster", "doctor", str(made.folder / "spec.yaml"), "--address", made.local.address]
     found = typed(environment, *words, expect=1)
-    said = sorted((one["check"], one["what"]) for one in found)
+    # The disks of this machine may be nearly full too.
+    mine = [one for one in found if one["check"] != "disks" or str(full) in one["what"]]
+    said = sorted((one["check"], one["what"]) for one in mine)
     assert [check for check, _ in said] == ["clocks", "disks", "disks", "gpu", "storage", "versions"]
     whats = dict(said)
     assert "s ahead of the head's" in whats["clocks"]

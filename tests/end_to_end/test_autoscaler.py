@@ -44,12 +44,12 @@ from cluster.session import require
 ray.init(logging_level="ERROR", log_to_driver=False)
 begun = time.time()
 try:
-    require(3, 2, 0)
+    require([{"CPU": 2}] * 3)
     refused = None
 except UserError as error:
     refused = str(error)
 answered = time.time()
-require(2, 2, 0)
+require([{"CPU": 2}] * 2)
 accepted = time.time()
 
 @ray.remote(num_cpus=2)

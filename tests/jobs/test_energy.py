@@ -14,6 +14,8 @@ def test_device_hours_are_time_by_devices() -> None:
     made = energy.used(1800, CPU, Settings())
     assert (made.cpu_hours, made.gpu_hours) == (3.0, 0.0)
     assert energy.used(1800, GPU, Settings()).gpu_hours == 1.0
+    shared = ScalingSpec(workers=1, use_gpu=True, gpus_per_worker=0.25)
+    assert energy.used(3600, shared, Settings()).gpu_hours == 0.25
 
 
 def test_nothing_is_invented() -> None:

@@ -118,7 +118,7 @@ def test_no_ray_is_started_for_a_gpu_that_is_not_there(monkeypatch: pytest.Monke
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with (
         pytest.raises(UserError, match=r"scaling\.use_gpu: a GPU is wanted and this machine has none"),
-        connect(Settings(), gpu=True),
+        connect(Settings(), gpu="scaling.use_gpu"),
     ):
         pass
 

@@ -68,6 +68,12 @@ BASE = {"name": "x", "base_model": "m", "data": {"source": "a.csv"}}
             {"training": {"precision": "bf16", "zero_stage": 0}},
             "zero_stage 0: method lora in bf16 with offload: none goes with stage 1 to 3",
         ),
+        ({"scaling": {"gpus_per_worker": 0.5}}, "gpus_per_worker: 0.5 goes with use_gpu: true"),
+        ({"scaling": {"gpus_per_worker": 0.5, "use_gpu": True}}, "gpus_per_worker: 0.5 goes with workers: 1"),
+        ({"scaling": {"gpus_per_worker": 2, "use_gpu": True, "workers": 1}}, "should be less than or equal to 1"),
+        ({"serving": {"gpus": 1.5}}, "gpus: 1.5 is neither a share of one GPU nor several whole ones"),
+        ({"serving": {"gpus": 1, "engine": "openvino"}}, "engine: openvino runs on CPUs; gpus: 0 goes with it"),
+        ({"serving": {"vllm": {"tensor_parallel_size": 2}}}, "vllm.tensor_parallel_size: 2 goes with gpus: 2"),
         ({"method": {"name": "qlora"}}, "method.name: qlora needs a GPU (scaling.use_gpu: true)"),
         (
             {"method": {"name": "qlora"}, "scaling": {"use_gpu": True}, "training": {"offload": "parameters"}},

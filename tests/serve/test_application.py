@@ -47,6 +47,15 @@ def test_a_replica_is_told_no_secret_of_the_watch(tmp_path: Path, spec: Spec, mo
     assert b"planted" not in cloudpickle.dumps(deployment)
 
 
+def test_a_replica_has_the_gpus_that_its_spec_names_and_no_others(spec: Spec) -> None:
+    def options(gpus: float) -> tuple[float, str | None]:
+        made = rollout.bound(spec.with_values({"serving.gpus": gpus}), Settings())._bound_deployment.ray_actor_options
+        return made["num_gpus"], made["runtime_env"]["env_vars"].get("CUDA_VISIBLE_DEVICES")
+
+    assert options(0.5) == (0.5, None)  # Ray says which
+    assert options(0) == (0, "")
+
+
 def test_arguments_it_does_not_know_are_refused() -> None:
     with pytest.raises(ValidationError):
         application.build({"spec": "x.yaml", "port": 1})
