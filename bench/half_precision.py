@@ -3,15 +3,15 @@
     REHONE_VLLM=.vllm/bin/vllm python -m bench.half_precision [--also FOLDER]
 
 Llamas learn from nothing, by the training loop itself: which parts an address has, the parts with their words, or how
-an editorial goes on; and one that has read editorials learns addresses by LoRA. Golden are the answers of the epoch with
-the lowest validation loss to test rows. vLLM reads them in both half precisions with the right weights, then with
+an editorial goes on; and one that has read editorials learns addresses by LoRA. Golden are the answers to test rows of
+the epoch with the lowest validation loss. vLLM reads them in both half precisions with the right weights, then with
 weights that are wrong as a broken merge or a wrong checkpoint has them, which the same process loads anew; right ones
 once more must give what the first did.
 
-A difference is that of the logarithm of a golden token's chance from PyTorch's in fp32, as `serve/engines/writer.py`
-has it: the mean over as many answers as a version has, the median of SETS such sets with the lowest and highest in
-brackets, and the largest of any token. `times` is how many times PyTorch's own difference that is, in the same
-precision with the right weights and the same answers. `passed` are the sets that a server would serve.
+A difference is that of the logarithm of a golden token's chance from PyTorch's in fp32 (`serve/engines/likely.py`): the
+mean over as many answers as a version has, the median of SETS such sets with the lowest and highest in brackets, and
+the largest of any token. `times` is how many times PyTorch's own difference that is, with the right weights in the same
+precision. `passed` are the sets that a server would serve.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,15 +47,16 @@ from jobs.show import table
 from jobs.spec import Spec, VllmSpec
 from jobs.sweep import group
 from jobs.targets import spans
-from jobs.tasks import writing
 from jobs.training import loop, train
-from serve.engines import writer
-from serve.engines.child import NAME, Child
+from serve.engines import likely, writer
+from serve.engines.child import Child
+from serve.engines.likely import Answers, Chances
+from serve.engines.parity import Golden
 from tests.jobs.tasks import projects
 
 TASK = tasks.get("text-generation")
 SET, SETS = publish._GOLDEN_ROWS, 6  # noqa: SLF001 - as many answers as a version has
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: tuple[Literal["bfloat16", "float16"], ...] = ("bfloat16", "float16")
 ROWS, SEED, NOISE = 1500, 0, 0.01
 GIVEN = 8  # words of an editorial's sentence
 RIGHT, TORCH = "right", "right, by PyTorch"
@@ -226,90 +227,59 @@ SPOILED: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Golden ones: `rows` of tokens, of which the last of an answer is left out, and where each answer begins."""
-
-    rows: list[list[int]]
-    begins: list[int]
-    exact: list[list[float]]
-
-    @classmethod
-    def of(cls, made: Trained) -> Answers:
-        """As a trainer publishes them, the adapter beside the base; `exact` is of what a server loads."""
-        labels = [output.label for output in made.predictor(merge=False)(made.inputs)]
-        plain = made.predictor()
-        prompts = plain.prompts(made.inputs)
-        ends = writing.endings(plain.tokenizer, labels, plain.bounds.answer)
-        rows = [[*prompt, *ends[at][:-1].tolist()] for at, prompt in enumerate(prompts)]
-        return cls(rows, [len(prompt) for prompt in prompts], by_torch(plain.net, rows))
-
-    def differences(self, found: Sequence[Sequence[float]]) -> Differences:
-        return [
-            np.abs(np.subtract(one, other)[at - 1 :])
-            for one, other, at in zip(found, self.exact, self.begins, strict=True)
-        ]
-
-
-def by_torch(net: Any, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Logarithms of the chances of each row's tokens but the first."""
-    return [writing.chances(net, row) for row in rows]
-
-
-def by_vllm(child: Child, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    asked = {"model": NAME, "prompt": rows, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    choices = child.complete(asked | {"return_token_ids": True, "return_tokens_as_token_ids": True})
-    return [
-        [known[str(token)]["logprob"] for known, token in zip(choice["prompt_logprobs"][1:], row[1:], strict=True)]
-        for choice, row in zip(choices, rows, strict=True)
-    ]
+def golden(made: Trained) -> Answers:
+    """As a trainer publishes them, the adapter beside the base, and as a server reads them."""
+    labels = [output.label for output in made.predictor(merge=False)(made.inputs)]
+    return Answers.of(made.predictor(), Golden(made.inputs, labels, [[]] * len(labels)))
 
 
 def measured(dtype: str, folders: Mapping[str, Path], answers: Answers, longest: int) -> dict[str, Differences]:
     """By vLLM, with the weights in each of the folders, the right ones' first."""
     how, gpu = VllmSpec(dtype=dtype), torch.cuda.is_available()  # type: ignore[arg-type, call-arg]
     child = Child(folders[RIGHT], longest, how, threads=1, room=2**30, gpu=gpu)
-    begun = by_vllm(child, answers.rows)
+    begun = likely.by_vllm(child, answers.rows)
     found = {name: begun if name == RIGHT else loaded(child, folder, answers) for name, folder in folders.items()}
     if loaded(child, folders[RIGHT], answers) != begun:
         raise SystemExit("vLLM does not load weights anew: the right ones answer otherwise than at first")
     return {name: answers.differences(one) for name, one in found.items()}
 
 
-def loaded(child: Child, folder: Path, answers: Answers) -> list[list[float]]:
+def loaded(child: Child, folder: Path, answers: Answers) -> Chances:
     """By vLLM once it has loaded the weights in another folder, which no server asks it to."""
     asked = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
     child._http.post("/collective_rpc", json=asked).raise_for_status()  # noqa: SLF001
     child._http.post("/reset_prefix_cache").raise_for_status()  # noqa: SLF001
-    return by_vllm(child, answers.rows)
+    return likely.by_vllm(child, answers.rows)
 
 
 def compared(made: Trained) -> dict[str, dict[str, Differences]]:
     """By dtype and by what was loaded."""
-    answers, folders = Answers.of(made), dict[str, Path]()
+    answers, folders = golden(made), dict[str, Path]()
     for name, net in ((RIGHT, made.net()), *wrong(made)):
         folders[name] = made.folder / f"loaded-{len(folders)}"
         net.save_pretrained(str(folders[name]))
     ask = partial(measured, folders=folders, answers=answers, longest=made.spec.bounds.input + made.spec.bounds.answer)
     with ThreadPoolExecutor(len(DTYPES)) as threads:
         found = dict(zip(DTYPES, threads.map(ask, DTYPES), strict=True))
-    for dtype, kind in DTYPES.items():
-        own = answers.differences(by_torch(made.net().to(kind), answers.rows))
+    for dtype in DTYPES:
+        own = answers.differences(likely.rounded(made.net(), answers.rows, dtype))
         found[dtype] = {RIGHT: found[dtype].pop(RIGHT), TORCH: own, **found[dtype]}
     return found
 
 
-def lines(name: str, found: Mapping[str, Mapping[str, Differences]]) -> Iterator[list[str]]:
+def lines(found: Mapping[str, Mapping[str, Differences]]) -> Iterator[list[str]]:
     for what in next(iter(found.values())):
         cells = []
         for by_what in found.values():
             means, own = means_of(by_what[what]), means_of(by_what[TORCH])
-            largest = max(float(answer.max(initial=0.0)) for answer in by_what[what])
             times = [mean / other for mean, other in zip(means, own, strict=True)]
-            passed = sum(mean <= writer._APART for mean in means)  # noqa: SLF001
-            cells += [spread(means, "{:.2g}"), f"{largest:.2g}", spread(times, "{:.2g}"), f"{passed} of {len(means)}"]
-        yield [name, what, *cells]
-        name = ""
+            passed = sum(
+                mean <= max(writer._LEAST, writer._TIMES * other)  # noqa: SLF001
+                for mean, other in zip(means, own, strict=True)
+            )
+            largest = max(float(answer.max(initial=0.0)) for answer in by_what[what])
+            cells += [spread(means, "{:.2g}"), f"{largest:.2g}", spread(times, "{:.2g}"), str(passed)]
+        yield [what, *cells]
 
 
 def means_of(found: Differences) -> list[float]:
@@ -331,11 +301,11 @@ def main() -> None:
         for number, (name, kind) in enumerate(KINDS.items()):
             say(name)
             learned[name] = trained(kind, Path(home) / str(number), learned.get(kind.base))
-            rows += lines(name, compared(learned[name]))
+            rows += [[f"{name}:"], *lines(compared(learned[name]))]
         if also is not None:
-            rows += lines(also.name, compared(pretrained(ALSO, Path(home) / "also", also)))
-    head = ["", "", *(f"{dtype} {what}" for dtype in DTYPES for what in ("", "largest", "times", "passed"))]
-    print(table("", head, rows, 200))
+            rows += [[f"{also.name}:"], *lines(compared(pretrained(ALSO, Path(home) / "also", also)))]
+    head = ["", *(f"{dtype}{what}" for dtype in DTYPES for what in ("", " largest", " times", " passed"))]
+    print(table(f"sets of {SET} answers, {SETS} of them", head, rows, 170))
 
 
 if __name__ == "__main__":
