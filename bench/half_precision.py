@@ -56,7 +56,8 @@ from tests.jobs.tasks import projects
 
 TASK = tasks.get("text-generation")
 SET, SETS = publish._GOLDEN_ROWS, 6  # noqa: SLF001 - as many answers as a version has
-DTYPES: tuple[Literal["bfloat16", "float16"], ...] = ("bfloat16", "float16")
+Half = Literal["bfloat16", "float16"]
+DTYPES: tuple[Half, ...] = ("bfloat16", "float16")
 ROWS, SEED, NOISE = 1500, 0, 0.01
 GIVEN = 8  # words of an editorial's sentence
 RIGHT, TORCH = "right", "right, by PyTorch"
@@ -168,7 +169,12 @@ def begun(kind: Kind, folder: Path, base: Path) -> tuple[Trained, DatasetVersion
 
 
 def spec(kind: Kind, folder: Path, base: Path) -> Spec:
-    training = {"micro_batch_size": 16, "global_batch_size": 16, "evaluations_per_epoch": 1, "seed": SEED}
+    training: dict[str, Any] = {
+        "micro_batch_size": 16,
+        "global_batch_size": 16,
+        "evaluations_per_epoch": 1,
+        "seed": SEED,
+    }
     training |= {"epochs": kind.epochs, "learning_rate": kind.rate, "max_length": 48, "max_answer": kind.answer}
     return specfile.parse(
         {
@@ -233,9 +239,9 @@ def golden(made: Trained) -> Answers:
     return Answers.of(made.predictor(), Golden(made.inputs, labels, [[]] * len(labels)))
 
 
-def measured(dtype: str, folders: Mapping[str, Path], answers: Answers, longest: int) -> dict[str, Differences]:
+def measured(dtype: Half, folders: Mapping[str, Path], answers: Answers, longest: int) -> dict[str, Differences]:
     """By vLLM, with the weights in each of the folders, the right ones' first."""
-    how, gpu = VllmSpec(dtype=dtype), torch.cuda.is_available()  # type: ignore[arg-type, call-arg]
+    how, gpu = VllmSpec(dtype=dtype), torch.cuda.is_available()  # type: ignore[call-arg]
     child = Child(folders[RIGHT], longest, how, threads=1, room=2**30, gpu=gpu)
     begun = likely.by_vllm(child, answers.rows)
     found = {name: begun if name == RIGHT else loaded(child, folder, answers) for name, folder in folders.items()}
@@ -252,7 +258,7 @@ def loaded(child: Child, folder: Path, answers: Answers) -> Chances:
     return likely.by_vllm(child, answers.rows)
 
 
-def compared(made: Trained) -> dict[str, dict[str, Differences]]:
+def compared(made: Trained) -> dict[Half, dict[str, Differences]]:
     """By dtype and by what was loaded."""
     answers, folders = golden(made), dict[str, Path]()
     for name, net in ((RIGHT, made.net()), *wrong(made)):
@@ -267,7 +273,7 @@ def compared(made: Trained) -> dict[str, dict[str, Differences]]:
     return found
 
 
-def lines(found: Mapping[str, Mapping[str, Differences]]) -> Iterator[list[str]]:
+def lines(found: Mapping[Half, Mapping[str, Differences]]) -> Iterator[list[str]]:
     for what in next(iter(found.values())):
         cells = []
         for by_what in found.values():
