@@ -311,7 +311,7 @@ def main() -> None:
         if also is not None:
             rows += [[f"{also.name}:"], *lines(compared(pretrained(ALSO, Path(home) / "also", also)))]
     head = ["", *(f"{dtype}{what}" for dtype in DTYPES for what in ("", " largest", " times", " passed"))]
-    print(table(f"sets of {SET} answers, {SETS} of them", head, rows, 170))
+    print(table(f"sets of {SET} answers, {SETS} of them", head, rows, None))
 
 
 if __name__ == "__main__":
