@@ -108,8 +108,8 @@ def ports_of_its_own() -> dict[str, str]:
 
 
 @contextmanager
-def environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Inside the block; what is set already stays."""
+def _inherited(defaults: Mapping[str, str]) -> Iterator[None]:
+    """By what is started inside the block, as its environment; what is set already stays."""
     added = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -208,7 +208,7 @@ def connect(
             "runtime_env": {"env_vars": worker_environment(settings)},
         }
     # Not to be inherited by what this process starts later: a cluster of that would have the same ports.
-    with environment({} if joined else ports_of_its_own()):
+    with _inherited({} if joined else ports_of_its_own()):
         context = ray.init(**options)
     try:
         if not joined:

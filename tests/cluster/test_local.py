@@ -123,7 +123,9 @@ def test_it_does_not_claim_tls_that_it_was_not_started_with(user: User, found: d
     assert (done.returncode, done.stderr.count("\n"), "runs without TLS" in done.stderr) == (2, 1, True)
 
 
-def test_its_nodes_notice_a_cut_as_in_the_manifests_and_have_ports_of_their_own(user: User, found: dict[str, Any]) -> None:
+def test_its_nodes_notice_a_cut_as_in_the_manifests_and_have_ports_of_their_own(
+    user: User, found: dict[str, Any]
+) -> None:
     (head,) = [process for process in local._processes(local.Local(**found)) if "gcs_server" in process.name()]
     assert NODE_ENVIRONMENT.items() <= head.environ().items()
     assert ports_of_its_own().keys() <= head.environ().keys()
