@@ -93,9 +93,9 @@ def ports_of_its_own() -> dict[str, str]:
     """Ports that Serve takes in a cluster and that would be the same in all clusters of a machine.
 
     HAProxy's own pages: a second cluster could not serve. The proxy that requests go to while no replica can take them:
-    Linux lets proxies of two clusters listen on one port and deals requests out to both, so either would answer for the
-    other, mostly with 404, with 500 as it ends, or as its own model. Replicas: the port of one that dies would
-    go to another cluster's, and with it the requests that HAProxy still sends there.
+    Linux lets the proxies of two clusters listen on one port and deals requests out to both, so each would answer for
+    the other: as its own model, with 404 where it has none yet, with 500 when its replica dies. Replicas: the port of
+    one that dies would go to another cluster's, and with it the requests that HAProxy still sends there.
     """
     first = 20_000 + os.getpid() % 100 * 100
     return {
