@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # DeepSpeed builds against an installed torch, so torch comes first; --no-deps since the lock is complete.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-# A module is one process's. Tests that start Ray have the machine to themselves: two at a time took 31 minutes rather than
-# 41, and one request of four clients failed.
+# A module is one process's. Tests that start Ray have the machine to themselves, and what they wait for comes in time: two at
+# a time take 31 minutes rather than 41.
 PYTEST := $(BIN)/python -m pytest -q --dist loadfile
 FAST := $(PYTEST) -n auto -m "not ray and not slow and not long"
 

@@ -90,6 +90,36 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def ports_of_its_own() -> dict[str, str]:
+    """Ports that Serve takes in a cluster and that would be the same in all clusters of a machine.
+
+    HAProxy's own pages: a second cluster could not serve. The proxy that requests go to while no replica can take them:
+    Linux lets the proxies of two clusters listen on one port and deals requests out to both, so each would answer for
+    the other: as its own model, with 404 where it has none yet, with 500 when its replica dies. Replicas: the port of
+    one that dies would go to another cluster's, and with it the requests that HAProxy still sends there.
+    """
+    first = 20_000 + os.getpid() % 100 * 100
+    return {
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
+    }
+
+
+@contextmanager
+def _inherited(defaults: Mapping[str, str]) -> Iterator[None]:
+    """By what is started inside the block, as its environment; what is set already stays."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
 def _any_agent_port() -> None:
     """Let Ray's agent take a free port: `ray.init` has no argument for it, and always asks for 52365.
 
@@ -171,14 +201,6 @@ def connect(
         options["address"] = joined
     else:
         _any_agent_port()
-        # HAProxy's own pages have fixed ports: a second local cluster on a machine could not serve.
-        for name in ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"):
-            os.environ.setdefault(name, str(free_port()))
-        # Replicas of all clusters take ports from 30000 on: the port of one that dies would go to another's, and with
-        # it the requests that HAProxy still sends there.
-        first = 20_000 + os.getpid() % 100 * 100
-        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
-        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + 99))
         folder = _folder_of_its_own()
         options |= {
             "address": "local",
@@ -188,7 +210,9 @@ def connect(
             "dashboard_port": free_port(),
             "runtime_env": {"env_vars": worker_environment(settings)},
         }
-    context = ray.init(**options)
+    # Not to be inherited by what this process starts later: a cluster of that would have the same ports.
+    with _inherited({} if joined else ports_of_its_own()):
+        context = ray.init(**options)
     try:
         if not joined:
             _tell_jobs(folder)

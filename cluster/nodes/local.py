@@ -23,7 +23,7 @@ import psutil
 
 from cluster.console import say
 from cluster.errors import ClusterError, NotFoundError, UserError
-from cluster.session import NODE_ENVIRONMENT, PROJECT, free_port, worker_environment
+from cluster.session import NODE_ENVIRONMENT, PROJECT, free_port, ports_of_its_own, worker_environment
 from cluster.settings import Settings
 from cluster.submission.submit import Jobs
 
@@ -138,6 +138,7 @@ def _environment(settings: Settings, folder: Path, shown: Certificates | None, *
     """What all its processes inherit, the secrets of this shell among it: there they stay."""
     return {
         **NODE_ENVIRONMENT,  # other machines may join
+        **ports_of_its_own(),
         **os.environ,
         **(shown.environment() if shown else {}),
         **worker_environment(settings),

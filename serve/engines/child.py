@@ -86,6 +86,7 @@ def environment(vllm: Path, threads: int, room: int, given: Mapping[str, str]) -
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or two on a machine are bound to the same cores
         "VLLM_CPU_KVCACHE_SPACE": str(-(-room // 2**30)),  # whole GiB
+        "TRITON_F32_DEFAULT": "ieee",  # or attention in fp32 is in TF32, of ten bits, on a GPU
     }
     found = f"{vllm.parent}{os.pathsep}{given.get('PATH', os.defpath)}"  # for what it compiles with
     return {**ours, **kept, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PATH": found}

@@ -22,7 +22,7 @@ import yaml
 
 from cluster.errors import NotFoundError
 from cluster.nodes import local
-from cluster.session import NODE_ENVIRONMENT
+from cluster.session import NODE_ENVIRONMENT, ports_of_its_own
 from cluster.settings import Settings
 from tests.planted import files, holders
 
@@ -123,9 +123,12 @@ def test_it_does_not_claim_tls_that_it_was_not_started_with(user: User, found: d
     assert (done.returncode, done.stderr.count("\n"), "runs without TLS" in done.stderr) == (2, 1, True)
 
 
-def test_a_cut_node_would_be_noticed_as_in_the_manifests(user: User, found: dict[str, Any]) -> None:
+def test_its_nodes_notice_a_cut_as_in_the_manifests_and_have_ports_of_their_own(
+    user: User, found: dict[str, Any]
+) -> None:
     (head,) = [process for process in local._processes(local.Local(**found)) if "gcs_server" in process.name()]
     assert NODE_ENVIRONMENT.items() <= head.environ().items()
+    assert ports_of_its_own().keys() <= head.environ().keys()
 
 
 def test_a_job_without_the_token_reaches_no_core_service(user: User, found: dict[str, Any]) -> None:

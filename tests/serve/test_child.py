@@ -161,6 +161,12 @@ def test_what_the_spec_says_of_vllm_is_what_it_is_told() -> None:
     assert [option(plain, name) for name in names] == ["0.3", "192", "float32", "1"]
 
 
+def test_fp32_is_fp32_where_nobody_says_otherwise() -> None:
+    name, vllm = "TRITON_F32_DEFAULT", Path("/opt/vllm/bin/vllm")
+    assert child.environment(vllm, 1, 1, {})[name] == "ieee"
+    assert child.environment(vllm, 1, 1, {name: "tf32"})[name] == "tf32"
+
+
 def test_the_fake_is_the_standard_librarys() -> None:
     imported = {
         line.split()[1].split(".")[0]
