@@ -24,11 +24,14 @@ from jobs.spec import VllmSpec
 from jobs.tasks import writing
 from jobs.tasks.task import Output, Piece, Sampling
 
+from . import likely
 from .child import NAME, Child
+from .likely import Answers
 from .parity import Golden
 
-_APART = 0.1
-"""Of the logarithm of a token's chance, on average over the golden answers: what half precision may be off."""
+_TIMES, _LEAST = 3.0, 1e-3
+"""How far vLLM in half precision may be from the trainer in how likely it finds the golden answers: so many times as
+far as PyTorch is in the same precision, or so little of a chance's logarithm. Decision 25 has what was measured."""
 _SIZES = {"float32": 4}  # bytes of a number; two of the others
 _TEXTS = 64  # of the longest kind, for which a CPU has room at once; more wait
 
@@ -156,15 +159,19 @@ def whole(plain: Predictor, folder: Path) -> Path:
 
 def open_(plain: Predictor, folder: Path, how: VllmSpec, golden: Golden) -> Writer:
     """vLLM on what `whole` made. Raises ClusterError, also where half precision makes `golden` answers less likely."""
+    if how.dtype == "float32":
+        return Writer(plain, started(plain, folder, how), how.engine)
+    answers = Answers.of(plain, golden)
+    # Before vLLM takes its part of a GPU's memory.
+    allowed = max(_LEAST, _TIMES * answers.apart(likely.rounded(plain.net, answers.rows, how.dtype)))
     child = started(plain, folder, how)
-    if how.dtype != "float32":
-        mean = apart(plain, child, golden)
-        if not mean <= _APART:  # nor what is no number
-            raise ClusterError(
-                f"finds a token of the golden answers {mean:.2g} (of its logarithm) more or less likely than the "
-                f"trainer, {_APART:g} allowed",
-                mend="serving.vllm.dtype: float32",
-            )
+    mean = answers.apart(likely.by_vllm(child, answers.rows))
+    if not mean <= allowed:  # nor what is no number
+        raise ClusterError(
+            f"finds a token of the golden answers {mean:.2g} (of its logarithm) more or less likely than the "
+            f"trainer, {allowed:.2g} allowed",
+            mend="serving.vllm.dtype: float32",
+        )
     return Writer(plain, child, how.engine)
 
 
@@ -180,31 +187,6 @@ def started(plain: Predictor, folder: Path, how: VllmSpec) -> Child:
     room = _TEXTS * longest * token_bytes(plain.net.config, size)
     gpu = torch.cuda.is_available()
     return Child(folder, longest, how, threads=torch.get_num_threads(), room=room, gpu=gpu)
-
-
-def apart(plain: Predictor, child: Child, golden: Golden) -> float:
-    """How far it is from the trainer in how likely it finds a token of the golden answers: the mean difference of the
-    logarithms.
-
-    Where two tokens are nearly as likely, half precision may take the other, and the text goes on from there: what
-    can be compared is not what each would write, but how likely both find what the trainer wrote.
-    """
-    prompts = plain.prompts(golden.inputs)
-    answers = writing.endings(plain.tokenizer, golden.labels, plain.bounds.answer)
-    # Without the last token of an answer, where vLLM writes one.
-    rows = [[*prompt, *answers[at][:-1].tolist()] for at, prompt in enumerate(prompts)]
-    asked = {"model": NAME, "prompt": rows, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    asked |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
-    found: list[float] = [
-        abs(ours - theirs)
-        for prompt, row, choice in zip(prompts, rows, child.complete(asked), strict=True)
-        for ours, theirs in zip(
-            writing.chances(plain.net, row)[len(prompt) - 1 :],
-            (choice["prompt_logprobs"][at][str(row[at])]["logprob"] for at in range(len(prompt), len(row))),
-            strict=True,
-        )
-    ]
-    return sum(found) / max(1, len(found))
 
 
 def token_bytes(config: Any, size: int) -> int:

@@ -23,7 +23,7 @@ from jobs.models.predictor import Predictor
 from jobs.spec import MethodSpec, VllmSpec
 from jobs.tasks import writing as texts
 from jobs.tasks.task import Piece, Sampling
-from serve.engines import child, choice, engine, parity, writer
+from serve.engines import child, choice, engine, likely, parity, writer
 from serve.engines.batching import Batcher
 from serve.engines.engine import Answered, Engine
 from serve.engines.writer import Writer
@@ -199,20 +199,20 @@ def test_in_half_precision_the_trainers_texts_must_be_as_likely(
     place = choice._place(kept, version) / "whole"
     writer.whole(plain, place)
     golden = parity.golden(version)
-    ends = texts.endings(plain.tokenizer, golden.labels, plain.bounds.answer)
-    rows = [[*prompt, *ends[at][:-1].tolist()] for at, prompt in enumerate(plain.prompts(INPUTS))]
+    answers = likely.Answers.of(plain, golden)
+    rows, own = answers.rows, answers.apart(likely.rounded(plain.net, answers.rows, "bfloat16"))
     assert max(map(len, rows)) < plain.bounds.input + plain.bounds.answer
+    assert 0.001 < own < 0.1
 
     def off(by: float) -> None:
         known = {str(row): [chance - by for chance in texts.chances(plain.net, row)] for row in rows}
         (place / "chances.json").write_text(json.dumps(known))
 
-    off(0.2)
-    with pytest.raises(
-        ClusterError, match=r"engine vllm-bfloat16: cannot be started: finds a token of the golden answers 0\.2 "
-    ):
+    off(4 * own)
+    wanted = rf"vllm-bfloat16: cannot be started: finds a token .* {4 * own:.2g} .* trainer, {3 * own:.2g} allowed"
+    with pytest.raises(ClusterError, match=wanted):
         choice.loader("vllm", kept, how)(version)
-    off(0.05)
+    off(2 * own)
     made = engine.load(fakes.version(1), version, choice.loader("vllm", kept, how))
     assert made.predictor.engine == "vllm-bfloat16"
     (measured,) = choice.measured(kept, version)
