@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import rehone
+from cluster.errors import UserError
 from jobs import specfile
+from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny
 
@@ -217,3 +219,27 @@ def test_every_long_verb_can_be_sent_to_a_cluster(verb: str) -> None:
     assert "--address" in text
     assert "--detach" in text
     assert "--resources" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "verb", "key"),
+    [
+        ({"serving.gpus": 0.5}, {"serves": True, "trains": False}, "serving.gpus"),
+        ({"scaling.use_gpu": True}, {"serves": True, "trains": True}, "scaling.use_gpu"),  # `serve --watch`
+        ({"scaling.use_gpu": True}, {}, "scaling.use_gpu"),
+    ],
+)
+def test_a_verb_that_wants_a_gpu_says_so_before_ray_starts(
+    spec: Spec,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, object],
+    verb: dict[str, bool],
+    key: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with (
+        pytest.raises(UserError, match=rf"{key}: a GPU is wanted and this machine has none"),
+        rehone._ray(spec.with_values(values), place, **verb),
+    ):
+        pass
