@@ -219,6 +219,7 @@ def test_serve_takes_its_configuration_and_finds_room_for_the_replicas(name: str
     schema = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
     (application,) = schema.applications
     (deployment,) = application.deployments
+    assert deployment.model_fields_set == {"name", "num_replicas"}  # what a replica takes is what its spec says
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == group["minReplicas"] >= deployment.num_replicas
     assert schema.http_options.host == "0.0.0.0"
@@ -297,6 +298,18 @@ def test_a_watch_that_makes_rayjobs_may_and_names_the_image_of_training(
     assert image == {"name": "REHONE_IMAGE", "value": f"registry.example.com/rehone:{version('rehone')}-{tag}"}
 
 
+def test_each_worker_that_serves_has_a_gpu_where_that_is_asked_for(tmp_path: Path) -> None:
+    things = assembled(tmp_path, "gpu-serving", "images")
+    (service,) = (thing for thing in things if thing["kind"] == "RayService")
+    validate(service)
+    cluster = service["spec"]["rayClusterConfig"]
+    head, worker = (group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
+    image = f"registry.example.com/rehone:{version('rehone')}-cuda"
+    assert [pod["containers"][0]["image"] for pod in (head, worker)] == [image, image]
+    assert worker["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert worker["tolerations"]
+
+
 def test_one_kind_a_file() -> None:
     for file in K8S.rglob("*.yaml"):
         read = list(yaml.safe_load_all(file.read_text()))
@@ -317,7 +330,7 @@ def test_every_kustomization_is_used() -> None:
         for patch in read.get("patches", []):
             used.add((file.parent / patch["path"]).resolve())
     alone = {
-        K8S / "components" / name for name in ("incremental-upgrade", "retrain-rayjobs", "tls")
+        K8S / "components" / name for name in ("gpu-serving", "incremental-upgrade", "retrain-rayjobs", "tls")
     }  # for the user to add
     assert {f.parent.resolve() for f in K8S.rglob("kustomization.yaml")} - {p.resolve() for p in used} == alone
 
