@@ -5,18 +5,26 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from pydantic import ValidationError
-from ray import cloudpickle
+from ray import cloudpickle, serve
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
+from cluster.session import free_port
 from cluster.settings import Settings
+from cluster.store.registry import Registry
 from cluster.store.storage import Storage
+from cluster.store.tracking import Tracker
 from jobs import specfile
 from jobs.spec import Spec
 from serve import application, endpoint, rollout
 from tests.k8s.schemas import K8S
+
+from .conftest import Kept
 
 CONFIGURATION = yaml.safe_load(
     yaml.safe_load((K8S / "base/serving/rayservice.yaml").read_text())["spec"]["serveConfigV2"]
@@ -54,6 +62,37 @@ def test_a_replica_has_the_gpus_that_its_spec_names_and_no_others(spec: Spec) ->
 
     assert options(0.5) == (0.5, None)  # Ray says which
     assert options(0) == (0, "")
+
+
+@pytest.mark.ray
+def test_serve_runs_the_manifests_configuration_with_what_the_spec_says(
+    ray_session: str, taught: Kept, tmp_path: Path
+) -> None:
+    file, url = tmp_path / "spec.yaml", f"http://127.0.0.1:{(port := free_port())}"
+    file.write_text(specfile.dump(taught.spec))
+    settings = Settings(storage=str(tmp_path / "store"))
+    with Tracker(settings, taught.spec.name).run("copied", {}, {}) as run:
+        source = run.log_folder(taught.folder, "model")
+    registry = Registry(settings)
+    registry.promote(taught.spec.name, registry.register(taught.spec.name, run.id, source, {"dataset": "none"}).version)
+    here = {"env_vars": {"REHONE_STORAGE": settings.storage, "REHONE_SPOOL": str(tmp_path / "spool")}}
+    (deployment,) = CONFIGURATION["deployments"]
+    made = CONFIGURATION | {"args": {"spec": str(file)}, "runtime_env": here}
+    small = {"applications": [made | {"deployments": [deployment | {"num_replicas": 1}]}]}
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        client = _get_global_client()
+        client.deploy_apps(ServeDeploySchema.model_validate(small), _blocking=True)
+        rollout._wait_until_healthy(url)
+        path = f"{url}/v1/models/{taught.spec.name}/predict"
+        answer = httpx.post(path, json={"inputs": ["what a day"]}, timeout=60).raise_for_status().json()
+        assert answer["predictions"][0]["label"] in {"negative", "positive"}
+        (details,) = client.get_serve_details()["applications"][CONFIGURATION["name"]]["deployments"].values()
+        took = details["deployment_config"]["ray_actor_options"]
+        assert (took["num_cpus"], took["num_gpus"]) == (1, 0)
+        assert took["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == ""
+    finally:
+        rollout.stop()
 
 
 def test_arguments_it_does_not_know_are_refused() -> None:
