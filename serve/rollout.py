@@ -126,10 +126,13 @@ def _loader(spec: Spec, kept: Path) -> Load:
     return choice.loader(spec.serving.engine, kept, spec.serving.vllm)
 
 
-def bound(spec: Spec, settings: Settings, load: Load | None = None) -> Any:
-    """What Serve runs: the spec's replicas."""
+def bound(spec: Spec, settings: Settings, load: Load | None = None, *, surge: bool = False) -> Any:
+    """What Serve runs: the spec's replicas. With `surge` one more of them while another spec takes the place of one:
+    the old ones answer until the new ones do.
+    """
     options: dict[str, Any] = {
         **_replicas(spec.serving),
+        "max_surge_percent": int(surge),  # of the replicas, rounded up
         # More than the guard lets through: it says 429, where Serve would let requests wait.
         "max_ongoing_requests": 2 * spec.serving.max_ongoing,
         "logging_config": {"enable_access_log": False},
@@ -165,6 +168,14 @@ def _replicas(serving: ServingSpec) -> dict[str, Any]:
     }
 
 
+def _room(serving: ServingSpec) -> bool:
+    """For one replica more. Where there is none an old one ends first: the new one would wait for ever."""
+    import ray
+
+    there = ray.available_resources()
+    return all(there.get(name, 0) >= amount for name, amount in serving.bundle.items())
+
+
 def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | None = None) -> str:
     """Deploy on the connected Ray and give the base URL once it answers. Raises ClusterError.
 
@@ -175,7 +186,8 @@ def start(spec: Spec, settings: Settings, port: int | None = None, load: Load | 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": "127.0.0.1", "port": wanted or free_port()})
     try:
-        serve.run(bound(spec, settings, load), name=APPLICATION, route_prefix="/")
+        application = bound(spec, settings, load, surge=_room(spec.serving))
+        serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise ClusterError(_reason(), where=spec.name, mend="see Serve's logs in the dashboard") from error
     url = f"http://127.0.0.1:{_get_global_client().http_config.port}"

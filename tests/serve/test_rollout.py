@@ -6,8 +6,9 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -95,9 +96,7 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     registry.promote("tiny", 1)
     url = rollout.start(spec, settings, load=fakes.load)
     assert rollout.start(spec, settings, load=fakes.load) == url
-    answered: list[tuple[str, int]] = []
-    failures: list[str] = []
-    ended = threading.Event()
+    answered, failures, ended = list[tuple[str, int]](), list[str](), threading.Event()
     threads = [threading.Thread(target=keep_asking, args=(url, answered, failures, ended)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -122,7 +121,8 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     registry.promote("tiny", 1)
     wait(lambda: served(url)["version"] == 1)
     # A new version of the server itself: its replica takes over from the one that ends.
-    assert rollout.start(spec.with_values({"serving.max_inputs": 7}), settings, load=fakes.load) == url
+    with watched() as counts:
+        assert rollout.start(spec.with_values({"serving.max_inputs": 7}), settings, load=fakes.load) == url
     wait(lambda: httpx.post(f"{url}/v1/models/tiny/predict", json={"inputs": ["a"] * 8}).status_code == 422)
     ended.set()
     for thread in threads:
@@ -132,6 +132,7 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     rollout.stop()
 
     assert failures == []
+    assert min(counts) == 1, "the old one answers until the new one does"
     assert {version for _, version in answered} == {1, 2}
     storage = Storage.from_settings(settings)
     logged = prediction_log(storage).read(columns=["prediction_id"])["prediction_id"].to_pylist()
@@ -140,6 +141,22 @@ def test_promotions_under_load_fail_no_request_and_lose_no_answer(ray_session: s
     assert {(row["version"], row["kind"]) for row in seen} == {(1, "answer"), (2, "answer"), (3, "load")}
     assert {row["prediction_id"] for row in seen if row["kind"] == "answer"} < set(logged)
     assert feedback_log(storage).read().to_pylist()[0]["prediction_id"] == answered[0][0]
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    """How many replicas answered, again and again, inside the block."""
+    counts, ended = list[int](), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            counts.append(states().get("RUNNING", 0))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield counts
+    ended.set()
+    thread.join()
 
 
 def shadow_metric() -> str:
@@ -253,8 +270,11 @@ def test_models_come_and_go_on_one_base_while_the_server_runs(ray_session: str, 
 
 
 def running() -> int:
-    states = serve.status().applications[rollout.APPLICATION].deployments["Server"].replica_states
-    return sum(states.values())
+    return sum(states().values())
+
+
+def states() -> dict[str, int]:
+    return dict(serve.status().applications[rollout.APPLICATION].deployments["Server"].replica_states)
 
 
 def test_a_server_ends_when_nobody_asks_and_wakes_for_a_request(ray_session: str, spec: Spec, tmp_path: Path) -> None:
