@@ -161,7 +161,7 @@ def require(bundles: Sequence[Mapping[str, float]], where: str = "scaling") -> N
         raise UserError(
             f"{wanted[short[0]]:g} {short[0]}s are wanted, the cluster has {has.get(short[0], 0):g}",
             where=where,
-            mend="fewer or smaller workers and replicas, or a larger cluster",
+            mend="fewer workers or replicas, or a larger cluster",
         )
 
 
