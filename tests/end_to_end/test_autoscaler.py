@@ -115,7 +115,10 @@ def test_work_makes_nodes_and_idleness_takes_them_away(tmp_path: Path, stack: Ex
         time.sleep(0.1)
     up = [at - begun for at, _, _ in operator.seen][:2]
     print(f"nodes asked for {up} s after the start, {told}; gone {time.time() - ended:.1f} s after the work")
-    assert told["refused"] == "scaling: 6 CPUs are wanted, the cluster has 0 (fewer workers or replicas, or a larger cluster)"
+    assert (
+        told["refused"]
+        == "scaling: 6 CPUs are wanted, the cluster has 0 (fewer workers or replicas, or a larger cluster)"
+    )
     assert told["ran"] == {node.address: True for node in machines}, "each on a node of its own, that can write nowhere"
     assert not operator.running
     assert [count for _, _, count in operator.seen][:2] == [1, 2]
