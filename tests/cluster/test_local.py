@@ -256,7 +256,7 @@ def test_down_ends_its_own_processes_and_no_others(tmp_path: Path, user: User, f
     pids = {process.pid for process in local._processes(ours)}
     assert len(pids) > 4
     user.types("cluster", "down", REHONE_STORAGE=other["REHONE_STORAGE"])
-    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert not [one for one in psutil.process_iter(["status"]) if one.pid in pids and one.info["status"] != "zombie"]
     assert not Path(ours.folder).exists()
     assert user.types("cluster", "status").startswith(found["address"])
     again = user.tries("cluster", "down", REHONE_STORAGE=other["REHONE_STORAGE"])

@@ -41,8 +41,14 @@ def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 
 def gone(model: Path) -> bool:
-    found = [psutil.Process(pid) for pid in pids(model) if psutil.pid_exists(pid)]
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in found)
+    return all(map(ended, pids(model)))
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # also one that ends as it is looked at
+        return True
 
 
 @pytest.mark.usefixtures("vllm")
