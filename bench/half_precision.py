@@ -279,10 +279,7 @@ def lines(found: Mapping[Half, Mapping[str, Differences]]) -> Iterator[list[str]
         for by_what in found.values():
             means, own = means_of(by_what[what]), means_of(by_what[TORCH])
             times = [mean / other for mean, other in zip(means, own, strict=True)]
-            passed = sum(
-                mean <= max(writer._LEAST, writer._TIMES * other)  # noqa: SLF001
-                for mean, other in zip(means, own, strict=True)
-            )
+            passed = sum(mean <= writer.allowed(other) for mean, other in zip(means, own, strict=True))
             largest = max(float(answer.max(initial=0.0)) for answer in by_what[what])
             cells += [spread(means, "{:.2g}"), f"{largest:.2g}", spread(times, "{:.2g}"), str(passed)]
         yield [what, *cells]

@@ -74,7 +74,7 @@ def train_and_publish(
     When the spec has what a sweep found best, the run carries the sweep's table and picture too.
     Going on from the model in `start`, it is tried again while the challenger forgets too much (`attempts.py`).
     """
-    require([spec.scaling.bundle] * spec.scaling.fewest_workers)
+    require(spec.scaling.bundles)
     kind = "train" if parent is None else "retrain"
     known = Unfinished(place.storage, Tracker(place.settings, spec.name), fresh)
 

@@ -321,6 +321,11 @@ class ScalingSpec(Part):
         return bundle(self.cpus_per_worker, self.gpus)
 
     @property
+    def bundles(self) -> list[dict[str, float]]:
+        """Without which a training does not begin."""
+        return [self.bundle] * self.fewest_workers
+
+    @property
     def fewest_workers(self) -> int:
         return self.workers[0] if isinstance(self.workers, tuple) else self.workers
 
@@ -641,6 +646,11 @@ class ServingSpec(Part):
         """What Ray reserves for a replica."""
         return bundle(1, self.gpus)
 
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """Without which a server does not begin."""
+        return [self.bundle] * self.first_replicas
+
     @model_validator(mode="after")
     def _device_can_do_it(self) -> ServingSpec:
         if self.gpus > 1 and self.gpus % 1:
@@ -836,7 +846,7 @@ class Spec(Part):
     @property
     def gpus(self) -> float:
         """That serving and a retraining beside it need at once."""
-        return self.serving.first_replicas * self.serving.gpus + self.scaling.fewest_workers * self.scaling.gpus
+        return sum(part.get("GPU", 0.0) for part in (*self.serving.bundles, *self.scaling.bundles))
 
     @property
     def zero_stages(self) -> range:

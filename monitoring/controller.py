@@ -119,8 +119,8 @@ def serve(
 
     launcher = StandingCluster(spec, place, Jobs(address)) if address is not None else None
     watching = bound(spec, place, launcher) if decided is not None and launcher is not None else None
-    retraining = [spec.scaling.bundle] * spec.scaling.fewest_workers if watching is not None else []
-    require([*[spec.serving.bundle] * spec.serving.first_replicas, *retraining], "serving and scaling")
+    retraining = spec.scaling.bundles if watching is not None else []
+    require([*spec.serving.bundles, *retraining], "serving and scaling")
     where = Endpoint.of(spec, rollout.start(spec, place.settings, port), address)
     endpoint.record(place.storage, where)
     ready(where)

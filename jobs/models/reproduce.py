@@ -117,7 +117,7 @@ def reproduce(found: Origin, version: ModelVersion, place: Place, tolerance: flo
     import torch
 
     spec = found.spec
-    require([spec.scaling.bundle] * spec.scaling.fewest_workers)
+    require(spec.scaling.bundles)
     torch.set_num_threads(found.manifest["machine"].get("threads", torch.get_num_threads()))
     say(f"training {version.model} version {version.version} again, on dataset {found.data.version}")
     with pipeline.open_run(spec, found.data, place, "reproduce") as run, tempfile.TemporaryDirectory() as temporary:

@@ -163,16 +163,21 @@ def open_(plain: Predictor, folder: Path, how: VllmSpec, golden: Golden) -> Writ
         return Writer(plain, started(plain, folder, how), how.engine)
     answers = Answers.of(plain, golden)
     # Before vLLM takes its part of a GPU's memory.
-    allowed = max(_LEAST, _TIMES * answers.apart(likely.rounded(plain.net, answers.rows, how.dtype)))
+    most = allowed(answers.apart(likely.rounded(plain.net, answers.rows, how.dtype)))
     child = started(plain, folder, how)
     mean = answers.apart(likely.by_vllm(child, answers.rows))
-    if not mean <= allowed:  # nor what is no number
+    if not mean <= most:  # nor what is no number
         raise ClusterError(
             f"finds a token of the golden answers {mean:.2g} (of its logarithm) more or less likely than the "
-            f"trainer, {allowed:.2g} allowed",
+            f"trainer, {most:.2g} allowed",
             mend="serving.vllm.dtype: float32",
         )
     return Writer(plain, child, how.engine)
+
+
+def allowed(own: float) -> float:
+    """What vLLM in half precision may be apart from the trainer where PyTorch in the same precision is `own`."""
+    return max(_LEAST, _TIMES * own)
 
 
 def started(plain: Predictor, folder: Path, how: VllmSpec) -> Child:

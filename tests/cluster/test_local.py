@@ -215,9 +215,8 @@ def read_until(terminal: int, text: str) -> str:
 def test_the_doctor_finds_it_well_and_a_spec_that_wants_more_not(user: User, found: dict[str, Any]) -> None:
     done = user.tries("cluster", "doctor", "--json", MLFLOW_TRACKING_URI="")
     findings = json.loads(done.stdout)
-    assert [
-        one for one in findings if one["check"] != "disks"
-    ] == []  # how full the disks of this machine are is no fault
+    # How full the disks of this machine are is no fault.
+    assert [one for one in findings if one["check"] != "disks"] == []
     assert done.returncode == bool(findings)
     closed = user.types("cluster", "doctor", "--address", "http://127.0.0.1:9", "--json", expect=1)
     assert [finding["check"] for finding in json.loads(closed)] == ["port"]

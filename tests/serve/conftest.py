@@ -15,9 +15,12 @@ from jobs import pipeline, tasks
 from jobs.data import preparation
 from jobs.data.split import TRAIN
 from jobs.models import model, publish
+from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
 from jobs.spec import Spec
 from tests import tiny
+
+from . import writing
 
 
 @pytest.fixture
@@ -66,3 +69,15 @@ def taught(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Kept:
             spec, data, home / "made", curve=(), storage=place.storage, registry=place.registry, run=run
         ).version
     return Kept(spec, place, place.registry.download(version))
+
+
+@pytest.fixture(scope="session")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that writes texts. Not to be changed."""
+    return writing.folder(tmp_path_factory.mktemp("writing"))
+
+
+@pytest.fixture(scope="session")
+def plain(version: Path) -> Predictor:
+    """That model. Not to be changed either."""
+    return Predictor.load(version)

@@ -18,9 +18,8 @@ import psutil
 
 from cluster.errors import RehoneError
 from cluster.settings import Settings
-from cluster.store.registry import Registry
-from cluster.store.tracking import Tracker
 from serve.client import Client
+from tests import registering
 
 from . import fakes
 
@@ -121,9 +120,7 @@ class Load:
 def register(settings: Settings, folder: Path, share: float, golden: float | None = None) -> int:
     """The number of a new version of fakes."""
     fakes.write_version(folder, share, golden)
-    with Tracker(settings, MODEL).run("fake", {}, {}) as run:
-        source = run.log_folder(folder, "model")
-    return Registry(settings).register(MODEL, run.id, source, {"dataset": "none"}).version
+    return registering.register(settings, MODEL, folder, {"dataset": "none"}).version
 
 
 def kill(victim: str, draw: random.Random) -> None:

@@ -18,10 +18,10 @@ from cluster.session import free_port
 from cluster.settings import Settings
 from cluster.store.registry import Registry
 from cluster.store.storage import Storage
-from cluster.store.tracking import Tracker
 from jobs import specfile
 from jobs.spec import Spec
 from serve import application, endpoint, rollout
+from tests import registering
 from tests.k8s.schemas import K8S
 
 from .conftest import Kept
@@ -71,14 +71,12 @@ def test_serve_runs_the_manifests_configuration_with_what_the_spec_says(
     file, url = tmp_path / "spec.yaml", f"http://127.0.0.1:{(port := free_port())}"
     file.write_text(specfile.dump(taught.spec))
     settings = Settings(storage=str(tmp_path / "store"))
-    with Tracker(settings, taught.spec.name).run("copied", {}, {}) as run:
-        source = run.log_folder(taught.folder, "model")
-    registry = Registry(settings)
-    registry.promote(taught.spec.name, registry.register(taught.spec.name, run.id, source, {"dataset": "none"}).version)
+    made = registering.register(settings, taught.spec.name, taught.folder, {"dataset": "none"})
+    Registry(settings).promote(taught.spec.name, made.version)
     here = {"env_vars": {"REHONE_STORAGE": settings.storage, "REHONE_SPOOL": str(tmp_path / "spool")}}
     (deployment,) = CONFIGURATION["deployments"]
-    made = CONFIGURATION | {"args": {"spec": str(file)}, "runtime_env": here}
-    small = {"applications": [made | {"deployments": [deployment | {"num_replicas": 1}]}]}
+    application = CONFIGURATION | {"args": {"spec": str(file)}, "runtime_env": here}
+    small = {"applications": [application | {"deployments": [deployment | {"num_replicas": 1}]}]}
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
         client = _get_global_client()

@@ -19,7 +19,6 @@ from cluster.errors import ClusterError, GateRefusedError
 from cluster.session import free_port
 from cluster.settings import Settings
 from cluster.store.registry import ModelVersion, Registry
-from cluster.store.tracking import Tracker
 from jobs.pipeline import Place
 from monitoring import history, promotion
 from serve import endpoint
@@ -31,6 +30,7 @@ from serve.http.guard import Bounds, Guard
 from serve.versions import certificate, examine, witness
 from serve.versions.tickets import Tickets
 from serve.versions.witness import Witness
+from tests import registering
 
 from . import fakes
 from .conftest import Kept
@@ -40,9 +40,7 @@ KEPT = Path("nothing is compiled of a fake")
 
 def register(place: Place, folder: Path, share: float, golden: float | None = None) -> ModelVersion:
     fakes.write_version(folder, share, golden)
-    with Tracker(place.settings, "m").run("fake", {}, {}) as run:
-        source = run.log_folder(folder, "model")
-    return place.registry.register("m", run.id, source, {})
+    return registering.register(place.settings, "m", folder, {})
 
 
 def admit(version: ModelVersion, folder: Path) -> Engine:

@@ -16,16 +16,6 @@ from tests.serve import writing
 
 
 @pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return writing.folder(tmp_path_factory.mktemp("likely"))
-
-
-@pytest.fixture(scope="module")
-def plain(version: Path) -> Predictor:
-    return Predictor.load(version)
-
-
-@pytest.fixture(scope="module")
 def answers(version: Path, plain: Predictor) -> Answers:
     return Answers.of(plain, parity.golden(version))
 

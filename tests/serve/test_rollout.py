@@ -24,7 +24,6 @@ from cluster.nodes.access import bearer
 from cluster.settings import Settings
 from cluster.store.registry import CANARY, Registry
 from cluster.store.storage import Storage
-from cluster.store.tracking import Tracker
 from jobs.models.predictor import Predictor
 from jobs.pipeline import Place
 from jobs.spec import Spec
@@ -38,7 +37,7 @@ from serve.http import callers
 from serve.log.predictions import feedback_log, observations, prediction_log
 from serve.many import kin
 from serve.versions import examine
-from tests import adapters
+from tests import adapters, registering
 
 from . import fakes
 
@@ -48,9 +47,7 @@ PREDICT = "/v1/models/tiny/predict"
 
 def register(settings: Settings, folder: Path, share: float, golden: float | None = None) -> int:
     fakes.write_version(folder, share, golden)
-    with Tracker(settings, "tiny").run("fake", {}, {}) as run:
-        source = run.log_folder(folder, "model")
-    return Registry(settings).register("tiny", run.id, source, {"dataset": "none"}).version
+    return registering.register(settings, "tiny", folder, {"dataset": "none"}).version
 
 
 def served(url: str, key: str | None = None) -> dict[str, object]:
@@ -214,10 +211,8 @@ def test_a_shadow_gets_copies_answers_nobody_and_is_judged(ray_session: str, spe
 
 def register_adapter(settings: Settings, model: str, spec: Spec, folder: Path, seed: int) -> int:
     adapters.write(folder, spec, seed)
-    with Tracker(settings, model).run("made", {}, {}) as run:
-        source = run.log_folder(folder, "model")
     tags = {"task": spec.task, "base_model": spec.base_model, "method": spec.method.name}
-    made = Registry(settings).register(model, run.id, source, tags).version
+    made = registering.register(settings, model, folder, tags).version
     Registry(settings).promote(model, made)
     return made
 

@@ -38,17 +38,6 @@ GOLDEN = parity.Golden(INPUTS, ["North Chicago"] * len(INPUTS), [[]] * len(INPUT
 OWN = Path(__file__).parents[2] / ".vllm"  # `make vllm`
 
 
-@pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
-    return writing.folder(tmp_path_factory.mktemp("writing"))
-
-
-@pytest.fixture(scope="module")
-def plain(version: Path) -> Predictor:
-    return Predictor.load(version)
-
-
 @pytest.fixture(autouse=True)
 def _measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_REPEATS", 1)
